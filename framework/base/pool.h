@@ -1,0 +1,97 @@
+// PoolAllocate, PoolFree: small blocks from free lists of the calling thread.
+//
+// For what the hot path makes and drops: coroutine frames, queued callbacks, timers, call records. A block is a multiple
+// of 64 bytes, up to 2 KiB; larger ones go to the global allocator. Each list keeps at most 64 KiB; a block freed on a
+// thread other than the one that made it joins that thread's list, within the same bound.
+//
+// Under AddressSanitizer and ThreadSanitizer there is no pool, so that a use after free is seen.
+#ifndef TROUPE_BASE_POOL_H_
+#define TROUPE_BASE_POOL_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <new>
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define TROUPE_NO_POOLS 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#define TROUPE_NO_POOLS 1
+#endif
+#endif
+
+namespace troupe {
+namespace internal {
+
+struct FreeList {
+  struct Block {
+    Block* next;
+  };
+  Block* head = nullptr;
+  uint32_t count = 0;
+};
+
+inline constexpr size_t kPoolGrain = 64;
+inline constexpr size_t kPoolClasses = 33;             // 64 bytes to 2 KiB
+inline constexpr size_t kPoolBytesPerClass = 64 << 10;  // 33 classes: at most 2 MiB a thread
+
+// Trivially destructible, so that a frame freed by a late thread-local destructor still finds it; PoolReleaser gives
+// the blocks back when the thread ends.
+struct ThreadPools {
+  FreeList lists[kPoolClasses];
+  bool closed = false;  // the thread is ending: free to the global allocator
+};
+extern thread_local constinit ThreadPools thread_pools;
+
+void* PoolRefill(size_t size_class);
+void PoolOverflow(void* block);
+
+}  // namespace internal
+
+inline void* PoolAllocate(size_t bytes) {
+#ifdef TROUPE_NO_POOLS
+  return ::operator new(bytes);
+#else
+  const size_t size_class = (bytes + internal::kPoolGrain - 1) / internal::kPoolGrain;
+  if (size_class >= internal::kPoolClasses) return ::operator new(bytes);
+  internal::FreeList& list = internal::thread_pools.lists[size_class];
+  if (list.head == nullptr) return internal::PoolRefill(size_class);
+  internal::FreeList::Block* block = list.head;
+  list.head = block->next;
+  --list.count;
+  return block;
+#endif
+}
+
+// `bytes` as given to PoolAllocate.
+inline void PoolFree(void* block, size_t bytes) {
+#ifdef TROUPE_NO_POOLS
+  (void)bytes;
+  ::operator delete(block);
+#else
+  const size_t size_class = (bytes + internal::kPoolGrain - 1) / internal::kPoolGrain;
+  if (size_class >= internal::kPoolClasses) return ::operator delete(block);
+  internal::ThreadPools& pools = internal::thread_pools;
+  internal::FreeList& list = pools.lists[size_class];
+  if (pools.closed || list.count >= internal::kPoolBytesPerClass / internal::kPoolGrain / size_class) {
+    return internal::PoolOverflow(block);
+  }
+  auto* free = static_cast<internal::FreeList::Block*>(block);
+  free->next = list.head;
+  list.head = free;
+  ++list.count;
+#endif
+}
+
+// Base for objects that live in the pool: `class X : public Pooled`.
+class Pooled {
+ public:
+  static void* operator new(size_t bytes) { return PoolAllocate(bytes); }
+  static void operator delete(void* block, size_t bytes) { PoolFree(block, bytes); }
+  static void* operator new(size_t, void* at) noexcept { return at; }
+  static void operator delete(void*, void*) noexcept {}
+};
+
+}  // namespace troupe
+
+#endif  // TROUPE_BASE_POOL_H_

@@ -1,0 +1,153 @@
+// Os: the one seam between the framework and an operating system.
+//
+// Everything that the framework learns from outside (time, randomness, readiness, bytes, names, signals) and every
+// thread that it starts goes through an Os. PosixOs is the real one; testing/sim has the simulated one, whose clock is
+// virtual and whose sockets live in memory. Both pass testing/os_contract.
+//
+// Results: calls shaped like system calls give what the system call gives, or -errno; they never set errno, never raise
+// SIGPIPE, retry EINTR, and make descriptors non-blocking and close-on-exec. Calls that are not system calls give a
+// Status.
+//
+// Threading: an Os may be used by several loops in several threads; a Poller belongs to one thread, but for Wake().
+// Lifetime:  outlives every loop, poller and worker pool made from it.
+#ifndef TROUPE_OS_OS_H_
+#define TROUPE_OS_OS_H_
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "troupe/base/monotonic_time.h"
+#include "troupe/base/socket_address.h"
+
+namespace troupe {
+
+// What a descriptor is watched for, and what became of it. Errors and hang-ups are reported as both.
+enum Readiness : uint32_t { kReadable = 1, kWritable = 2 };
+
+struct PollEvent {
+  void* token;     // as given to Add
+  uint32_t ready;  // Readiness bits
+};
+
+// Watches descriptors, level-triggered.
+class Poller {
+ public:
+  virtual ~Poller() = default;
+
+  // 0 or -errno: EEXIST (already watched here), EPERM (a regular file), EBADF, ENOMEM, ENOSPC.
+  virtual int Add(int fd, uint32_t interest, void* token) = 0;
+  // `interest` may be 0: the descriptor stays known, and nothing is reported but errors and hang-ups.
+  virtual int Modify(int fd, uint32_t interest, void* token) = 0;
+  virtual int Remove(int fd) = 0;
+
+  // Waits until something is ready, Wake() was called, or `deadline` passed; a deadline in the past polls. Returns the
+  // number of events (0: deadline, wake-up or signal), or -errno. -EDEADLK, from a simulated Os only: nothing is ready
+  // and nothing ever will be, since `deadline` is infinite and no event of the simulated world is outstanding.
+  virtual int Wait(MonotonicTime deadline, absl::Span<PollEvent> events) = 0;
+
+  // Makes the current Wait, or else the next one, return. Any thread, and signal handlers.
+  virtual void Wake() = 0;
+};
+
+// One piece of work for a WorkerPool. The submitter owns it and keeps it until it has run, was cancelled or waited for.
+class Work {
+ public:
+  virtual ~Work() = default;
+  // Runs on a worker. Does not throw. Touches nothing of the Work after telling the submitter that it is done.
+  virtual void Run() = 0;
+
+ private:
+  friend class WorkQueue;  // for implementations of WorkerPool
+  Work* next_ = nullptr;
+  int state_ = 0;
+};
+
+// Threads for what blocks. Started on first use, at most `threads_max`; work starts in the order of submission.
+// Threading: any thread.
+class WorkerPool {
+ public:
+  // Waits for running work; what has not started is dropped.
+  virtual ~WorkerPool() = default;
+  virtual void Submit(Work& work) = 0;
+  // True: it had not started and will not run.
+  virtual bool Cancel(Work& work) = 0;
+  // Returns when `work` is no longer queued and no longer running.
+  virtual void Wait(Work& work) = 0;
+};
+
+struct ResolveQuery {
+  std::string host;      // empty: all interfaces if passive, else loopback
+  std::string service;   // a number or a service name; empty: port 0
+  int family = 0;        // AF_UNSPEC, AF_INET, AF_INET6
+  int type = 1;          // SOCK_STREAM
+  bool passive = false;  // for bind
+};
+
+class Os {
+ public:
+  virtual ~Os() = default;
+
+  // ---- time, randomness
+  virtual MonotonicTime Now() = 0;
+  virtual absl::Time WallNow() = 0;
+  virtual void FillRandom(absl::Span<char> bytes) = 0;
+
+  // ---- readiness, threads
+  virtual std::unique_ptr<Poller> NewPoller() = 0;
+  virtual std::unique_ptr<WorkerPool> NewWorkerPool(int threads_max, absl::string_view name) = 0;
+
+  // ---- sockets. `family`, `type`: as socket(2).
+  virtual int Socket(int family, int type) = 0;               // EMFILE ENFILE ENOMEM EAFNOSUPPORT EACCES
+  virtual int SocketPair(int family, int type, int fds[2]) = 0;
+  virtual int SetSocketOption(int fd, int level, int name, int value) = 0;
+  virtual int Bind(int fd, const SocketAddress& address) = 0;  // EADDRINUSE EADDRNOTAVAIL EACCES EINVAL
+  virtual int Listen(int fd, int backlog) = 0;
+  // The new descriptor. EAGAIN ECONNABORTED EMFILE ENFILE ENOBUFS ENOMEM
+  virtual int Accept(int fd, SocketAddress* peer) = 0;
+  // 0, -EINPROGRESS (wait for kWritable, then SocketError), or why not.
+  virtual int Connect(int fd, const SocketAddress& address) = 0;
+  virtual int SocketError(int fd) = 0;  // takes SO_ERROR: 0 or a positive errno
+  virtual int LocalAddress(int fd, SocketAddress* address) = 0;
+  virtual int PeerAddress(int fd, SocketAddress* address) = 0;
+  virtual int ShutdownWrite(int fd) = 0;
+
+  // ---- bytes. Recv gives 0 at end of file. EAGAIN ECONNRESET EPIPE ETIMEDOUT ENOTCONN
+  virtual int64_t Recv(int fd, absl::Span<char> bytes) = 0;
+  virtual int64_t Send(int fd, absl::Span<const iovec> bytes) = 0;
+  virtual int Close(int fd) = 0;  // the descriptor is gone whatever is returned
+
+  // ---- names. Blocks: called from a worker of the resolver. In the order of preference, never empty.
+  virtual absl::StatusOr<std::vector<SocketAddress>> Resolve(const ResolveQuery& query) = 0;
+
+  // ---- files: the little that servers of Unix paths need.
+  virtual bool IsSocketFile(const std::string& path) = 0;
+  virtual int Unlink(const std::string& path) = 0;
+
+  // ---- signals. One watcher a signal and process. While watched, each delivery of `signo` sets its bit in what
+  // TakeSignals gives and wakes `poller`. -EINVAL: not a signal; -EPERM: cannot be caught; -EBUSY: another poller has it.
+  virtual int WatchSignal(int signo, Poller& poller) = 0;
+  // Restores the action that was in force before; 0, or -ENOENT.
+  virtual int UnwatchSignal(int signo, Poller& poller) = 0;
+  // Bits (1 << signo) of what was delivered for `poller` since the last call.
+  virtual uint64_t TakeSignals(Poller& poller) = 0;
+  // Raises `signo` for this process; in simulation, for this host.
+  virtual int RaiseSignal(int signo) = 0;
+
+  // ---- resources of the process.
+  virtual int64_t DescriptorLimit() = 0;  // soft limit of open descriptors
+  virtual int64_t MemoryLimit() = 0;      // bytes: the cgroup's limit, or the machine's memory
+};
+
+}  // namespace troupe
+
+#endif  // TROUPE_OS_OS_H_
