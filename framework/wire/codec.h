@@ -1,0 +1,153 @@
+// Codec: one wire format of a connection, as a state machine without I/O: bytes in, events out; calls in, bytes out.
+//
+// A session owns one codec per connection, feeds it what arrives and writes what stands in output(). The codec owns all
+// state of the format: framing, the table of calls, method numbers, flow control in both directions, limits on what a
+// peer may make us do. It has no socket, no loop and no clock, so it is fuzzed and tested as a pure function.
+//
+// Flow control: a message handed to Send* is encoded before the call returns. What the peer has given credit for stands
+// in output(), the rest waits inside, in order, and OnSendRoom tells when a call's waiting bytes have gone. Received
+// message bytes are charged until Consumed() returns them as credit; a peer that sends beyond its credit has broken the
+// format.
+//
+// Re-entry: events are delivered from inside Receive(). Every member but Receive() may be called from an event.
+// Threading: one thread.   Lifetime: CallEvents stay valid until their OnEnd or OnReset was delivered, or Forget().
+#ifndef TROUPE_WIRE_CODEC_H_
+#define TROUPE_WIRE_CODEC_H_
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "google/protobuf/message_lite.h"
+#include "troupe/base/byte_queue.h"
+#include "troupe/rpc/metadata.h"
+
+namespace troupe {
+
+using CallId = uint32_t;
+
+// What one call hears from its codec. Implemented by a session's call records.
+class CallEvents {
+ public:
+  // Initial metadata of the server, before the first message; at most once. Client side only.
+  virtual void OnInitialMetadata(Metadata metadata) = 0;
+  // One whole message, valid during the call. `charged` bytes are to be given back by Consumed().
+  virtual void OnMessage(absl::Span<const char> message, size_t charged) = 0;
+  // The peer sends no more messages.    Server side only; a client hears OnEnd.
+  virtual void OnHalfClose() = 0;
+  // The server's status and trailers; the call is over for the codec.    Client side only.
+  virtual void OnEnd(absl::Status status, Metadata trailers) = 0;
+  // The peer reset the call, or broke its rules; over for the codec. Client side: the status to give to the caller.
+  // Server side: CANCELLED when the caller cancelled, otherwise what was wrong.
+  virtual void OnReset(absl::Status why) = 0;
+  // Everything sent so far is in output(): the call has no waiting bytes any more.
+  virtual void OnSendRoom() = 0;
+
+ protected:
+  ~CallEvents() = default;
+};
+
+// A call that a peer opened.
+struct IncomingCall {
+  CallId id = 0;
+  const void* method = nullptr;   // what CodecEvents::FindMethod gave for its path; null: unknown here
+  absl::string_view path;         // "/kv.v1.KeyValue/Get", valid during the event; may be empty when method is not null
+  Metadata metadata;
+  absl::Duration timeout = absl::InfiniteDuration();  // as sent: relative to now
+  // Set when the whole request came at once: a single message and the half-close. Valid during the event. OnMessage and
+  // OnHalfClose are then not delivered; `charged` bytes are to be given back as for OnMessage.
+  bool complete = false;
+  absl::Span<const char> message;
+  size_t charged = 0;
+};
+
+// What a connection hears from its codec. Implemented by the session.
+class CodecEvents {
+ public:
+  // The path's method for the IncomingCall that follows, or null. The codec asks once per path where its format numbers
+  // methods.
+  virtual const void* FindMethod(absl::string_view path) = 0;
+  // A call was opened. The session answers by the call's id: with SendReply, Reset, or later. Returns who hears about the
+  // call from now on; null: it has been answered already, or will hear nothing (the codec drops what else comes of it).
+  virtual CallEvents* OnCall(IncomingCall& call) = 0;
+  // The peer will open no more calls after `last` of ours was accepted; calls above `last` were not and will not be
+  // started: their OnReset(UNAVAILABLE) follows. `why` is OK for a graceful end.
+  virtual void OnGoAway(CallId last, absl::Status why) = 0;
+  // Answer to SendPing.
+  virtual void OnPong(uint64_t opaque) = 0;
+  // The peer's settings have come: calls that waited for room to be opened may be tried again.
+  virtual void OnCallRoom() = 0;
+
+ protected:
+  ~CodecEvents() = default;
+};
+
+struct CodecOptions {
+  bool client = false;             // we opened the connection
+  size_t message_bytes_max = 4 << 20;     // received; checked before anything is allocated for it
+  uint32_t calls_max = 1000;              // calls in flight that the peer may open
+  uint32_t call_credit_bytes = 64 << 10;        // how much of one call's messages we hold unread
+  uint32_t connection_credit_bytes = 256 << 10;  // and of all calls of the connection
+  size_t metadata_bytes_max = 16 << 10;
+  int metadata_entries_max = 100;
+  bool deterministic = false;      // serialize maps in one order (simulation)
+};
+
+struct OutgoingCall {
+  absl::string_view path;       // "/kv.v1.KeyValue/Get"; its storage lives as long as the codec (a method table's)
+  const Metadata* metadata = nullptr;
+  absl::Duration timeout = absl::InfiniteDuration();
+  // The only message, and the half-close with it; null: messages follow by SendMessage and SendHalfClose.
+  const google::protobuf::MessageLite* message = nullptr;
+};
+
+class Codec {
+ public:
+  virtual ~Codec() = default;
+
+  // Takes what the transport received; keeps what is incomplete. Not OK: the peer broke the connection's rules; the
+  // farewell stands in output(), to be sent before the transport is closed, and nothing more may be received.
+  virtual absl::Status Receive(absl::Span<const char> bytes) = 0;
+
+  // Bytes for the transport, in order. The caller takes them out whenever it likes.
+  virtual ByteQueue& output() = 0;
+
+  // ---- calls that we open
+  // RESOURCE_EXHAUSTED: no room for another call now (OnCallRoom tells when). UNAVAILABLE: the peer is going away.
+  virtual absl::StatusOr<CallId> StartCall(const OutgoingCall& call, CallEvents& events) = 0;
+  virtual void SendHalfClose(CallId id) = 0;
+
+  // ---- calls of either side. All ignore an id that is over.
+  // Encodes before it returns. RESOURCE_EXHAUSTED when larger than a message may be in this format.
+  virtual absl::Status SendMessage(CallId id, const google::protobuf::MessageLite& message) = 0;
+  // Message bytes of this call that wait for the peer's credit.
+  virtual size_t WaitingBytes(CallId id) const = 0;
+  // Ends the call at once in both directions: CANCELLED for a caller's cancel, otherwise the reason.
+  virtual void Reset(CallId id, const absl::Status& why) = 0;
+  // The application has taken `bytes` of what was charged.
+  virtual void Consumed(CallId id, size_t bytes) = 0;
+  // No more events for this call; what was sent stays sent, what comes is dropped and its credit given back.
+  virtual void Forget(CallId id) = 0;
+
+  // ---- calls that the peer opened
+  virtual void SendInitialMetadata(CallId id, const Metadata& metadata) = 0;
+  // Ends the call: the last message if there is one (`message` may be null), then status and trailers, after what is
+  // still waiting. A unary reply in one piece. OnSendRoom, if wanted, still comes; then the call is over for the codec.
+  virtual void SendReply(CallId id, const google::protobuf::MessageLite* message, const absl::Status& status,
+                         const Metadata* trailers) = 0;
+
+  // ---- the connection
+  virtual void SendPing(uint64_t opaque) = 0;
+  // Tells the peer to open no more calls; those already opened go on. `why` is OK for a graceful end.
+  virtual void SendGoAway(const absl::Status& why) = 0;
+  virtual size_t open_calls() const = 0;
+  // Bytes held for this connection beyond output(): incomplete input, waiting messages.
+  virtual size_t held_bytes() const = 0;
+};
+
+}  // namespace troupe
+
+#endif  // TROUPE_WIRE_CODEC_H_
