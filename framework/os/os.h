@@ -21,7 +21,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
@@ -69,15 +68,18 @@ class Work {
  private:
   friend class WorkQueue;  // for implementations of WorkerPool
   Work* next_ = nullptr;
-  int state_ = 0;
+  Work* previous_ = nullptr;
+  bool queued_ = false;
 };
 
 // Threads for what blocks. Started on first use, at most `threads_max`; work starts in the order of submission.
-// Threading: any thread.
+// Threading: any thread; Wait and the destructor never from a worker of the same pool.
 class WorkerPool {
  public:
   // Waits for running work; what has not started is dropped.
   virtual ~WorkerPool() = default;
+  // REQUIRES: work is not queued. Throws StatusError(RESOURCE_EXHAUSTED) when not even one thread can be started; the
+  // work is not queued then.
   virtual void Submit(Work& work) = 0;
   // True: it had not started and will not run.
   virtual bool Cancel(Work& work) = 0;
@@ -126,15 +128,18 @@ class Os {
   virtual int64_t Send(int fd, absl::Span<const iovec> bytes) = 0;
   virtual int Close(int fd) = 0;  // the descriptor is gone whatever is returned
 
-  // ---- names. Blocks: called from a worker of the resolver. In the order of preference, never empty.
+  // ---- names. Blocks: called from a worker of the resolver. In the order of preference, never empty, each once.
+  // NOT_FOUND (no such host), UNAVAILABLE (ask again later), INVALID_ARGUMENT (no such service, impossible family),
+  // RESOURCE_EXHAUSTED, INTERNAL.
   virtual absl::StatusOr<std::vector<SocketAddress>> Resolve(const ResolveQuery& query) = 0;
 
   // ---- files: the little that servers of Unix paths need.
   virtual bool IsSocketFile(const std::string& path) = 0;
   virtual int Unlink(const std::string& path) = 0;
 
-  // ---- signals. One watcher a signal and process. While watched, each delivery of `signo` sets its bit in what
-  // TakeSignals gives and wakes `poller`. -EINVAL: not a signal; -EPERM: cannot be caught; -EBUSY: another poller has it.
+  // ---- signals, 1 to 63. One watcher a signal and process. While watched, each delivery of `signo` sets its bit in what
+  // TakeSignals gives and wakes `poller`. Watching again is 0 and changes nothing. A poller that is destroyed no longer
+  // watches. -EINVAL: not a signal; -EPERM: cannot be caught; -EBUSY: another poller has it.
   virtual int WatchSignal(int signo, Poller& poller) = 0;
   // Restores the action that was in force before; 0, or -ENOENT.
   virtual int UnwatchSignal(int signo, Poller& poller) = 0;

@@ -1,0 +1,255 @@
+// What only the real operating system can show. What every Os promises is tested in testing/os_contract.
+#include "troupe/os/posix_os.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/socket.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace troupe {
+namespace {
+
+Os& os() { return PosixOs::Get(); }
+
+void ExpectNonBlockingAndCloseOnExec(int fd) {
+  ASSERT_GE(fd, 0);
+  EXPECT_NE(fcntl(fd, F_GETFL) & O_NONBLOCK, 0) << fd;
+  EXPECT_NE(fcntl(fd, F_GETFD) & FD_CLOEXEC, 0) << fd;
+}
+
+TEST(PosixOs, EveryDescriptorIsNonBlockingAndCloseOnExec) {
+  const int listener = os().Socket(AF_INET, SOCK_STREAM);
+  ExpectNonBlockingAndCloseOnExec(listener);
+  ASSERT_EQ(os().Bind(listener, *SocketAddress::FromIp("127.0.0.1", 0)), 0);
+  ASSERT_EQ(os().Listen(listener, 1), 0);
+  SocketAddress address;
+  ASSERT_EQ(os().LocalAddress(listener, &address), 0);
+  const int client = os().Socket(AF_INET, SOCK_STREAM);
+  ASSERT_EQ(os().Connect(client, address), -EINPROGRESS);
+  const auto poller = os().NewPoller();
+  ASSERT_EQ(poller->Add(listener, kReadable, nullptr), 0);
+  PollEvent events[1];
+  ASSERT_EQ(poller->Wait(MonotonicTime::InfiniteFuture(), absl::MakeSpan(events)), 1);
+  const int accepted = os().Accept(listener, nullptr);
+  ExpectNonBlockingAndCloseOnExec(accepted);
+  int pair[2];
+  ASSERT_EQ(os().SocketPair(AF_UNIX, SOCK_STREAM, pair), 0);
+  ExpectNonBlockingAndCloseOnExec(pair[0]);
+  ExpectNonBlockingAndCloseOnExec(pair[1]);
+  for (int fd : {listener, client, accepted, pair[0], pair[1]}) EXPECT_EQ(os().Close(fd), 0);
+}
+
+TEST(PosixOs, WakeFromAnotherThreadEndsAnInfiniteWait) {
+  const auto poller = os().NewPoller();
+  int published = 0;  // not atomic: Wake hands it over
+  std::thread waker([&] {
+    published = 7;
+    poller->Wake();
+  });
+  PollEvent events[1];
+  EXPECT_EQ(poller->Wait(MonotonicTime::InfiniteFuture(), absl::MakeSpan(events)), 0);
+  EXPECT_EQ(published, 7);
+  waker.join();
+}
+
+TEST(PosixOs, NoWakeIsLostWhileTheWaiterRuns) {
+  const auto poller = os().NewPoller();
+  constexpr int kWakes = 20'000;
+  std::atomic<int> sent = 0;
+  std::thread waker([&] {
+    for (int i = 1; i <= kWakes; ++i) {
+      sent.store(i, std::memory_order_relaxed);
+      poller->Wake();
+    }
+  });
+  PollEvent events[1];
+  // Hangs if a wake between two waits is lost.
+  while (sent.load(std::memory_order_relaxed) < kWakes) {
+    ASSERT_EQ(poller->Wait(MonotonicTime::InfiniteFuture(), absl::MakeSpan(events)), 0);
+  }
+  waker.join();
+}
+
+TEST(PosixOs, SignalsComeToThePollerAndTheFormerActionIsRestored) {
+  static std::atomic<int> own = 0;
+  struct sigaction action = {}, before = {}, after = {};
+  action.sa_handler = [](int) { own.fetch_add(1); };
+  ASSERT_EQ(sigaction(SIGUSR1, &action, &before), 0);
+  {
+    const auto poller = os().NewPoller();
+    ASSERT_EQ(os().WatchSignal(SIGUSR1, *poller), 0);
+    ASSERT_EQ(os().RaiseSignal(SIGUSR1), 0);
+    PollEvent events[1];
+    EXPECT_EQ(poller->Wait(MonotonicTime::InfiniteFuture(), absl::MakeSpan(events)), 0);
+    EXPECT_EQ(os().TakeSignals(*poller), uint64_t{1} << SIGUSR1);
+    EXPECT_EQ(own.load(), 0);
+    ASSERT_EQ(os().UnwatchSignal(SIGUSR1, *poller), 0);
+    ASSERT_EQ(os().RaiseSignal(SIGUSR1), 0);
+    EXPECT_EQ(own.load(), 1);
+    EXPECT_EQ(os().TakeSignals(*poller), 0u);
+    ASSERT_EQ(os().WatchSignal(SIGUSR1, *poller), 0);  // and left to the poller's destructor
+  }
+  ASSERT_EQ(sigaction(SIGUSR1, &before, &after), 0);
+  EXPECT_EQ(after.sa_handler, action.sa_handler);
+}
+
+TEST(PosixOs, ASignalOnAnotherThreadMayRaceWithItsUnwatching) {
+  struct sigaction ignore = {}, before = {};
+  ignore.sa_handler = SIG_IGN;
+  ASSERT_EQ(sigaction(SIGUSR2, &ignore, &before), 0);
+  std::atomic<bool> stop = false;
+  std::thread raiser([&] {
+    while (!stop.load()) pthread_kill(pthread_self(), SIGUSR2);
+  });
+  for (int i = 0; i < 200; ++i) {
+    const auto poller = os().NewPoller();
+    ASSERT_EQ(os().WatchSignal(SIGUSR2, *poller), 0);
+    PollEvent events[1];
+    ASSERT_EQ(poller->Wait(MonotonicTime::InfiniteFuture(), absl::MakeSpan(events)), 0);
+    EXPECT_EQ(os().TakeSignals(*poller), uint64_t{1} << SIGUSR2);
+  }
+  stop.store(true);
+  raiser.join();
+  sigaction(SIGUSR2, &before, nullptr);
+}
+
+TEST(PosixOs, SendTakesMoreBuffersThanTheKernelDoes) {
+  int pair[2];
+  ASSERT_EQ(os().SocketPair(AF_UNIX, SOCK_STREAM, pair), 0);
+  char byte = 'x';
+  const std::vector<iovec> many(3000, iovec{&byte, 1});
+  EXPECT_EQ(os().Send(pair[0], many), 1024);
+  for (int fd : pair) os().Close(fd);
+}
+
+TEST(PosixOs, LimitsAreOfThisProcess) {
+  EXPECT_GT(os().DescriptorLimit(), 8);
+  EXPECT_GT(os().MemoryLimit(), 16 << 20);
+}
+
+TEST(PosixOs, TheWallClockIsTheSystems) {
+  const absl::Time before = absl::Now();
+  const absl::Time now = os().WallNow();
+  EXPECT_GE(now, before);
+  EXPECT_LE(now, absl::Now());
+}
+
+TEST(PosixOs, RandomBytesDiffer) {
+  std::string a(64, '\0'), b(64, '\0');
+  os().FillRandom(absl::MakeSpan(&a[0], a.size()));
+  os().FillRandom(absl::MakeSpan(&b[0], b.size()));
+  EXPECT_NE(a, b);
+}
+
+// ---- worker pool, where threads are real
+
+// Runs until it is released; counts how many run at once.
+class Gate {
+ public:
+  void Enter() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    ++inside_;
+    changed_.notify_all();
+    changed_.wait(lock, [&] { return open_; });
+  }
+  void AwaitInside(int n) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [&] { return inside_ >= n; });
+  }
+  void Open() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    open_ = true;
+    changed_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int inside_ = 0;
+  bool open_ = false;
+};
+
+struct GateWork : Work {
+  explicit GateWork(Gate& gate) : gate(gate) {}
+  void Run() override {
+    sigset_t mask;
+    pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+    signals_blocked = sigismember(&mask, SIGTERM) == 1 && sigismember(&mask, SIGUSR1) == 1;
+    gate.Enter();
+    done = true;
+  }
+  Gate& gate;
+  bool signals_blocked = false;
+  bool done = false;
+};
+
+TEST(PosixWorkerPool, RunsAsManyAtOnceAsItHasThreads) {
+  Gate gate;
+  GateWork first(gate), second(gate), third(gate);
+  const auto pool = os().NewWorkerPool(2, "test");
+  for (GateWork* work : {&first, &second, &third}) pool->Submit(*work);
+  gate.AwaitInside(2);  // hangs if the second thread is not started
+  EXPECT_TRUE(pool->Cancel(third));
+  EXPECT_FALSE(pool->Cancel(first));
+  gate.Open();
+  pool->Wait(first);
+  pool->Wait(second);
+  pool->Wait(third);  // was cancelled: at once
+  EXPECT_TRUE(first.done && second.done);
+  EXPECT_FALSE(third.done);
+  EXPECT_TRUE(first.signals_blocked && second.signals_blocked);
+}
+
+TEST(PosixWorkerPool, ItsEndWaitsForWhatRunsAndDropsWhatDoesNot) {
+  Gate gate;
+  GateWork running(gate), queued(gate);
+  auto pool = os().NewWorkerPool(1, "test");
+  pool->Submit(running);
+  pool->Submit(queued);
+  gate.AwaitInside(1);
+  std::thread opener([&] { gate.Open(); });
+  pool.reset();
+  opener.join();
+  EXPECT_TRUE(running.done);
+  EXPECT_FALSE(queued.done);
+}
+
+// Destroys itself's owner's memory from within Run, as a submitter that was told "done" may.
+struct SelfOwned : Work {
+  explicit SelfOwned(std::atomic<int>& count) : count(count) {}
+  void Run() override {
+    std::atomic<int>& counter = count;
+    delete this;
+    counter.fetch_add(1);
+  }
+  std::atomic<int>& count;
+};
+
+TEST(PosixWorkerPool, TouchesNoWorkAfterItHasRun) {
+  std::atomic<int> count = 0;
+  {
+    const auto pool = os().NewWorkerPool(2, "test");
+    for (int i = 0; i < 1000; ++i) pool->Submit(*new SelfOwned(count));
+    struct Last : Work {
+      void Run() override {}
+    } last;
+    pool->Submit(last);
+    pool->Wait(last);  // first in, first out: the others have at least begun
+  }
+  EXPECT_EQ(count.load(), 1000);
+}
+
+}  // namespace
+}  // namespace troupe
