@@ -11,9 +11,9 @@ thread_local constinit ByteChunkPool byte_chunk_pool;
 
 namespace {
 
+#ifndef TROUPE_NO_POOLS
 ByteChunk*& NextInPool(ByteChunk* chunk) { return *reinterpret_cast<ByteChunk**>(chunk->data()); }
 
-#ifndef TROUPE_NO_POOLS
 // Made by a thread's first chunk; returns the thread's chunks when it ends.
 struct PoolCloser {
   ~PoolCloser() {
