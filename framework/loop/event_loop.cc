@@ -1,0 +1,464 @@
+#include "troupe/loop/event_loop.h"
+
+#include <glog/logging.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace troupe {
+namespace {
+
+constexpr int kBatchesPerPoll = 16;
+constexpr absl::Duration kSharedPollTime = absl::Microseconds(20);
+// Events taken by one poll; more are found by the next one.
+constexpr size_t kEventsPerPoll = 256;
+
+std::string FormatLocation(const std::source_location& where) {
+  return absl::StrCat(where.file_name(), ":", where.line(), " ", where.function_name());
+}
+
+absl::string_view Truncated(absl::string_view text) { return text.substr(0, 400); }
+
+}  // namespace
+
+struct EventLoop::Inbox {
+  std::mutex mutex;
+  RunQueue queue;       // guarded by mutex
+  bool closed = false;  // guarded by mutex
+  // A hint that saves the lock: set when something was queued, cleared before it is taken.
+  std::atomic<bool> has_some = false;
+};
+
+// ---------------------------------------------------------------------------------------------------- callbacks
+
+namespace internal {
+
+void Callback::Cancel() {
+  if (shared_) {
+    // The node stays where it is, perhaps in the hands of the loop's thread, which drops it.
+    uint8_t pending = kPending;
+    state_.compare_exchange_strong(pending, kCancelled, std::memory_order_acq_rel);
+    return;
+  }
+  if (state_.load(std::memory_order_relaxed) != kPending) return;
+  state_.store(kCancelled, std::memory_order_relaxed);
+  Unschedule();
+  DestroyFunction();
+  Release();
+}
+
+std::string Callback::Describe() const {
+  return absl::StrCat("<Handle", cancelled() ? " cancelled" : "", " created at ", where_.file_name(), ":",
+                      where_.line(), ">");
+}
+
+void Callback::Report() {
+  ExceptionContext context;
+  context.message = absl::StrCat("Exception in callback ", where_.function_name());
+  context.Add("handle", Describe(), this);
+  if (loop_.debug()) context.source_traceback = FormatLocation(where_);
+  loop_.ReportCurrentException(std::move(context));
+}
+
+}  // namespace internal
+
+// ---------------------------------------------------------------------------------------------------- user watchers
+
+class EventLoop::CallbackWatcher final : public FdWatcher {
+ public:
+  CallbackWatcher(EventLoop& loop, int fd) : FdWatcher(loop, fd) {}
+
+  // Shared with the call in progress, which may replace or remove it.
+  std::shared_ptr<absl::AnyInvocable<void()>> reader;
+  std::shared_ptr<absl::AnyInvocable<void()>> writer;
+
+  int Rewatch() { return Watch((reader ? uint32_t{kReadable} : 0) | (writer ? uint32_t{kWritable} : 0)); }
+
+ private:
+  void OnReadable() override { Call(reader, "reader"); }
+  void OnWritable() override { Call(writer, "writer"); }
+  std::string DescribeWatcher() const override { return absl::StrCat("<watcher of descriptor ", fd(), ">"); }
+
+  void Call(std::shared_ptr<absl::AnyInvocable<void()>> callback, absl::string_view kind) {
+    EventLoop& loop = watcher_loop_;
+    const int descriptor = fd();
+    try {
+      (*callback)();
+    } catch (...) {  // reports to the exception handler, which passes Fatal on
+      ExceptionContext context;
+      context.message = absl::StrCat("Exception in callback ", kind, " of descriptor ", descriptor);
+      loop.ReportCurrentException(std::move(context));
+    }
+  }
+};
+
+// ---------------------------------------------------------------------------------------------------- life
+
+EventLoop::EventLoop(Os& os, EventLoopOptions options)
+    : os_(os), options_(options), poller_(os.NewPoller()), inbox_(std::make_unique<Inbox>()), events_(kEventsPerPoll) {
+  const char* debug = std::getenv("TROUPE_DEBUG");
+  SetDebug(debug != nullptr && *debug != '\0' && std::strcmp(debug, "0") != 0);
+}
+
+EventLoop::~EventLoop() {
+  if (!IsClosed()) {
+    LOG(WARNING) << "unclosed event loop destroyed";
+    if (!running_) Close();
+  }
+}
+
+EventLoop& EventLoop::Current() {
+  EventLoop* loop = CurrentOrNull();
+  if (loop == nullptr) throw InvalidState("no running event loop");
+  return *loop;
+}
+
+void EventLoop::Close() {
+  if (running_) throw InvalidState("Cannot close a running event loop");
+  if (IsClosed()) return;
+  while (!signal_handlers_.empty()) RemoveSignalHandler(signal_handlers_.back().signo);
+  {
+    std::lock_guard<std::mutex> lock(inbox_->mutex);
+    inbox_->closed = true;
+  }
+  TakeInbox();
+  // Destructors of what is dropped may still schedule: their callbacks are dropped too, unrun (C-LOOP-26).
+  while (!tasks_.empty() || !ready_.empty() || !timers_.empty() || !after_batch_.empty()) {
+    while (!tasks_.empty()) tasks_.front().DestroyPending();
+    while (!ready_.empty()) ready_.PopFront().Drop();
+    while (!after_batch_.empty()) after_batch_.PopFront().Drop();
+    while (!timers_.empty()) timers_.PopFront().Drop();
+  }
+  user_watchers_.clear();
+  executor_.reset();
+  resolver_.reset();
+  closed_.store(true, std::memory_order_release);
+  checked_ = true;
+  poller_.reset();
+}
+
+void EventLoop::SetDebug(bool debug) {
+  debug_ = debug;
+  checked_ = debug_ || IsClosed();
+}
+
+void EventLoop::CheckUsableSlow() const {
+  if (IsClosed()) throw InvalidState("Event loop is closed");
+  if (running_ && thread_ != std::this_thread::get_id()) {
+    throw InvalidState("Non-thread-safe operation invoked on an event loop other than the current one");
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------- running
+
+// Marks the loop as running in this thread, until the end of the scope (C-LOOP-15).
+class EventLoop::RunScope {
+ public:
+  explicit RunScope(EventLoop& loop) : loop_(loop) {
+    if (loop.IsClosed()) throw InvalidState("Event loop is closed");
+    if (loop.running_) throw InvalidState("This event loop is already running");
+    if (CurrentOrNull() != nullptr) throw InvalidState("Cannot run the event loop while another loop is running");
+    loop.running_ = true;
+    loop.thread_ = std::this_thread::get_id();
+    internal::thread_state.loop = &loop;
+  }
+  RunScope(const RunScope&) = delete;
+  RunScope& operator=(const RunScope&) = delete;
+  ~RunScope() {
+    internal::thread_state.loop = nullptr;
+    loop_.thread_ = {};
+    loop_.running_ = false;
+    loop_.stopping_ = false;
+  }
+
+ private:
+  EventLoop& loop_;
+};
+
+void EventLoop::RunForever() {
+  RunScope scope(*this);
+  do {
+    RunIteration(/*wait=*/true);
+  } while (!stopping_);
+}
+
+void EventLoop::RunOnceWithoutWaiting() {
+  RunScope scope(*this);
+  RunIteration(/*wait=*/false);
+}
+
+MonotonicTime EventLoop::NextWakeup() {
+  if (HasReady() || stopping_ || inbox_->has_some.load(std::memory_order_acquire)) return Time();
+  return timers_.empty() ? MonotonicTime::InfiniteFuture() : timers_.next();
+}
+
+void EventLoop::RunIteration(bool wait) {
+  MonotonicTime deadline;  // long ago: poll and return
+  if (wait && !HasReady() && !stopping_) {
+    deadline = timers_.empty() ? MonotonicTime::InfiniteFuture() : timers_.next();
+  }
+  const MonotonicTime before = debug_ ? Time() : MonotonicTime();
+  const int count = poller_->Wait(deadline, absl::MakeSpan(events_));
+  if (count == -EDEADLK) ThrowStalled();
+  LOG_IF(ERROR, count < 0) << "poll failed: " << std::strerror(-count);
+  if (debug_ && deadline != MonotonicTime()) {
+    const absl::Duration took = Time() - before;
+    if (took >= absl::Seconds(1)) {
+      LOG(INFO) << "poll took " << absl::FormatDuration(took) << ": " << count << " events";
+    } else {
+      VLOG(1) << "poll took " << absl::FormatDuration(took) << ": " << count << " events";
+    }
+  }
+  for (int i = 0; i < count; ++i) static_cast<FdWatcher*>(events_[i].token)->Notify(events_[i].ready);
+  if (inbox_->has_some.load(std::memory_order_acquire)) TakeInbox();
+  if (!signal_handlers_.empty()) TakeSignals();
+
+  MonotonicTime now;
+  if (!timers_.empty()) {
+    now = Time();
+    while (!timers_.empty() && timers_.next() <= now) ready_.PushBack(timers_.PopFront());
+  }
+  RunBatch();
+  if (options_.strict_polling || ready_.empty() || stopping_) return;
+  const MonotonicTime end = Time() + kSharedPollTime;
+  for (int i = 1; i < kBatchesPerPoll && !ready_.empty() && !stopping_; ++i) {
+    RunBatch();
+    if (Time() >= end) break;
+  }
+}
+
+void EventLoop::RunBatch() {
+  batch_.SpliceBack(ready_);
+  // A Fatal leaves with the rest of the batch still queued (C-LOOP-23).
+  struct Restore {
+    EventLoop& loop;
+    ~Restore() { loop.ready_.SpliceFront(loop.batch_); }
+  } restore{*this};
+  if (debug_) [[unlikely]] {
+    while (!batch_.empty()) RunDebug(batch_.PopFront());
+  } else {
+    while (!batch_.empty()) batch_.PopFront().Run();
+  }
+  if (after_batch_.empty()) return;
+  batch_.SpliceBack(after_batch_);
+  while (!batch_.empty()) batch_.PopFront().Run();
+}
+
+void EventLoop::RunDebug(Runnable& runnable) {
+  const std::string what = runnable.Describe();
+  const MonotonicTime start = Time();
+  runnable.Run();
+  const absl::Duration took = Time() - start;
+  if (took >= options_.slow_callback_duration) {
+    LOG(WARNING) << absl::StrFormat("Executing %s took %.3f seconds", what, absl::ToDoubleSeconds(took));
+  }
+}
+
+void EventLoop::ThrowStalled() {
+  std::string text = "nothing is left that could wake the event loop; suspended tasks:";
+  for (const internal::TaskNode& task : tasks_) absl::StrAppend(&text, "\n", task.DescribeTask());
+  if (tasks_.empty()) absl::StrAppend(&text, " none");
+  throw InvalidState(text);
+}
+
+// ---------------------------------------------------------------------------------------------------- other threads
+
+void EventLoop::ScheduleThreadsafe(Runnable& runnable) {
+  if (CurrentOrNull() == this) return Schedule(runnable);
+  bool first = false;
+  {
+    std::lock_guard<std::mutex> lock(inbox_->mutex);
+    if (!inbox_->closed) {
+      first = inbox_->queue.empty();
+      inbox_->queue.PushBack(runnable);
+      inbox_->has_some.store(true, std::memory_order_release);
+      // Under the lock: Close() takes it before the poller goes.
+      if (first) poller_->Wake();
+      return;
+    }
+  }
+  runnable.Drop();
+  throw InvalidState("Event loop is closed");
+}
+
+void EventLoop::TakeInbox() {
+  RunQueue taken;
+  {
+    std::lock_guard<std::mutex> lock(inbox_->mutex);
+    inbox_->has_some.store(false, std::memory_order_relaxed);
+    taken.SpliceBack(inbox_->queue);
+  }
+  ready_.SpliceBack(taken);
+}
+
+// ---------------------------------------------------------------------------------------------------- descriptors
+
+int EventLoop::SetWatch(FdWatcher& watcher, uint32_t before, uint32_t now) {
+  const int fd = watcher.fd();
+  if (now == 0) {
+    if (static_cast<size_t>(fd) < watchers_.size() && watchers_[fd] == &watcher) watchers_[fd] = nullptr;
+    return poller_ ? poller_->Remove(fd) : 0;
+  }
+  CheckUsable();
+  if (before != 0) return poller_->Modify(fd, now, &watcher);
+  if (fd < 0) return -EBADF;
+  if (static_cast<size_t>(fd) >= watchers_.size()) watchers_.resize(fd + 1);
+  if (watchers_[fd] != nullptr) return -EEXIST;
+  const int result = poller_->Add(fd, now, &watcher);
+  if (result == 0) watchers_[fd] = &watcher;
+  return result;
+}
+
+EventLoop::CallbackWatcher& EventLoop::UserWatcher(int fd) {
+  for (auto& watcher : user_watchers_) {
+    if (watcher->fd() == fd) return *watcher;
+  }
+  if (fd >= 0 && static_cast<size_t>(fd) < watchers_.size() && watchers_[fd] != nullptr) {
+    throw InvalidState(absl::StrCat("File descriptor ", fd, " is used by transport ", watchers_[fd]->DescribeWatcher()));
+  }
+  user_watchers_.push_back(std::make_unique<CallbackWatcher>(*this, fd));
+  return *user_watchers_.back();
+}
+
+int EventLoop::AddReader(int fd, absl::AnyInvocable<void()> callback) {
+  CheckUsableSlow();
+  CallbackWatcher& watcher = UserWatcher(fd);
+  watcher.reader = std::make_shared<absl::AnyInvocable<void()>>(std::move(callback));
+  const int result = watcher.Rewatch();
+  if (result != 0) RemoveReader(fd);
+  return result;
+}
+
+int EventLoop::AddWriter(int fd, absl::AnyInvocable<void()> callback) {
+  CheckUsableSlow();
+  CallbackWatcher& watcher = UserWatcher(fd);
+  watcher.writer = std::make_shared<absl::AnyInvocable<void()>>(std::move(callback));
+  const int result = watcher.Rewatch();
+  if (result != 0) RemoveWriter(fd);
+  return result;
+}
+
+bool EventLoop::RemoveReader(int fd) {
+  if (IsClosed()) return false;
+  CallbackWatcher& watcher = UserWatcher(fd);
+  const bool had = std::exchange(watcher.reader, nullptr) != nullptr;
+  watcher.Rewatch();
+  if (!watcher.writer) std::erase_if(user_watchers_, [&](const auto& w) { return w.get() == &watcher; });
+  return had;
+}
+
+bool EventLoop::RemoveWriter(int fd) {
+  if (IsClosed()) return false;
+  CallbackWatcher& watcher = UserWatcher(fd);
+  const bool had = std::exchange(watcher.writer, nullptr) != nullptr;
+  watcher.Rewatch();
+  if (!watcher.reader) std::erase_if(user_watchers_, [&](const auto& w) { return w.get() == &watcher; });
+  return had;
+}
+
+// ---------------------------------------------------------------------------------------------------- signals
+
+absl::Status EventLoop::AddSignalHandler(int signo, absl::AnyInvocable<void()> handler) {
+  CheckUsableSlow();
+  auto shared = std::make_shared<absl::AnyInvocable<void()>>(std::move(handler));
+  for (SignalHandler& known : signal_handlers_) {
+    if (known.signo == signo) {
+      known.handler = std::move(shared);
+      return absl::OkStatus();
+    }
+  }
+  const int result = os_.WatchSignal(signo, *poller_);
+  if (result == -EPERM) throw InvalidState(absl::StrCat("sig ", signo, " cannot be caught"));
+  if (result != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("sig ", signo, " cannot be watched: ", std::strerror(-result)));
+  }
+  signal_handlers_.push_back({signo, std::move(shared)});
+  return absl::OkStatus();
+}
+
+bool EventLoop::RemoveSignalHandler(int signo) {
+  for (auto it = signal_handlers_.begin(); it != signal_handlers_.end(); ++it) {
+    if (it->signo != signo) continue;
+    signal_handlers_.erase(it);
+    os_.UnwatchSignal(signo, *poller_);
+    return true;
+  }
+  return false;
+}
+
+void EventLoop::TakeSignals() {
+  const uint64_t delivered = os_.TakeSignals(*poller_);
+  if (delivered == 0) return;
+  for (const SignalHandler& known : signal_handlers_) {
+    if ((delivered >> known.signo & 1) == 0) continue;
+    Post([this, signo = known.signo] {
+      // Looked up again: it may have been replaced or removed since (C-SIG-05).
+      for (const SignalHandler& now : signal_handlers_) {
+        if (now.signo == signo) {
+          auto handler = now.handler;
+          return (*handler)();
+        }
+      }
+    });
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------- errors
+
+void EventLoop::SetExceptionHandler(ExceptionHandler handler) {
+  exception_handler_ = handler ? std::make_shared<ExceptionHandler>(std::move(handler)) : nullptr;
+}
+
+void EventLoop::DefaultExceptionHandler(const ExceptionContext& context) { LOG(ERROR) << context.ToString(); }
+
+void EventLoop::CallExceptionHandler(const ExceptionContext& context) {
+  const std::shared_ptr<ExceptionHandler> handler = exception_handler_;
+  if (handler == nullptr) return DefaultExceptionHandler(context);
+  try {
+    (*handler)(*this, context);
+  } catch (const Fatal&) {
+    throw;
+  } catch (...) {  // reports to the default exception handler
+    ExceptionContext broken;
+    broken.message = "Unhandled error in exception handler";
+    broken.exception = std::current_exception();
+    broken.Add("context", std::string(Truncated(context.ToString())));
+    DefaultExceptionHandler(broken);
+  }
+}
+
+void EventLoop::ReportCurrentException(ExceptionContext context) {
+  context.exception = std::current_exception();
+  try {
+    throw;
+  } catch (const Fatal&) {
+    throw;
+  } catch (const StatusError& error) {
+    context.status = error.status();
+    context.exception = nullptr;
+  } catch (...) {  // reports to the exception handler
+  }
+  CallExceptionHandler(context);
+}
+
+// ---------------------------------------------------------------------------------------------------- threads
+
+WorkerPool& EventLoop::executor() {
+  CheckUsableSlow();
+  if (!executor_) executor_ = os_.NewWorkerPool(options_.executor_threads_max, "executor");
+  return *executor_;
+}
+
+WorkerPool& EventLoop::resolver() {
+  CheckUsableSlow();
+  if (!resolver_) resolver_ = os_.NewWorkerPool(1, "resolver");
+  return *resolver_;
+}
+
+}  // namespace troupe

@@ -1,0 +1,280 @@
+// EventLoop: runs callbacks, timers, descriptor events and tasks of one thread, as asyncio's loop does.
+//
+// Make one per thread, usually through troupe::Run (async/run.h), and schedule everything on it. Nothing on a loop needs
+// a lock: its callbacks never run at the same time. CONTRACT rules C-LOOP, C-HND, C-EXC, C-DBG name what it promises.
+//
+// Life:      made -> (CallSoon | CreateTask | ...)* -> RunForever or RunUntilComplete, any number of times -> Close
+// An iteration: poll until the nearest timer, turn readiness into ready callbacks, move due timers to ready, run exactly
+//            the callbacks that were ready at that point. What they schedule runs in the next iteration. Unless
+//            `strict_polling` is set, up to 16 batches or 20 us share one poll while callbacks are ready.
+// Threading: the thread that runs it. CallSoonThreadsafe and Stop through it are the only entries from elsewhere; debug
+//            mode checks.
+// Lifetime:  outlives everything made on it. The Os outlives the loop. Destroying an open loop closes it, with a warning.
+// Errors:    misuse throws InvalidState. What callbacks throw reaches the exception handler; Fatal leaves Run*.
+#ifndef TROUPE_LOOP_EVENT_LOOP_H_
+#define TROUPE_LOOP_EVENT_LOOP_H_
+
+#include <array>
+#include <atomic>
+#include <memory>
+#include <source_location>
+#include <string>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "troupe/base/errors.h"
+#include "troupe/base/intrusive_list.h"
+#include "troupe/base/monotonic_time.h"
+#include "troupe/loop/context.h"
+#include "troupe/loop/exception_context.h"
+#include "troupe/loop/fd_watcher.h"
+#include "troupe/loop/handle.h"
+#include "troupe/loop/internal/task_node.h"
+#include "troupe/loop/runnable.h"
+#include "troupe/loop/timer_heap.h"
+#include "troupe/os/os.h"
+
+namespace troupe {
+
+template <class T>
+class Future;
+template <class T>
+class Task;
+template <class T>
+class TaskHandle;
+
+struct EventLoopOptions {
+  // Poll before every batch, as asyncio does, instead of letting batches share a poll (160 ns each).
+  bool strict_polling = false;
+  // Of RunInExecutor and Blocking; started one by one when needed.
+  int executor_threads_max = 32;
+  // In debug mode a callback or task step that takes this long is logged (C-DBG-03).
+  absl::Duration slow_callback_duration = absl::Milliseconds(100);
+};
+
+class EventLoop {
+ public:
+  using ExceptionHandler = absl::AnyInvocable<void(EventLoop&, const ExceptionContext&)>;
+
+  explicit EventLoop(Os& os, EventLoopOptions options = {});
+  EventLoop(const EventLoop&) = delete;
+  EventLoop& operator=(const EventLoop&) = delete;
+  ~EventLoop();
+
+  // The loop that runs in this thread. Current() throws InvalidState "no running event loop".
+  static EventLoop& Current();
+  static EventLoop* CurrentOrNull() { return internal::thread_state.loop; }
+
+  // ---- scheduling. F is called once, without arguments, in the context of the caller. First scheduled, first run.
+  template <class F>
+  Handle CallSoon(F&& f, std::source_location where = std::source_location::current()) {
+    auto& node = *NewSoon(std::forward<F>(f), Context::Current(), where);
+    Handle handle(node);
+    Schedule(node);
+    return handle;
+  }
+  // In a context of one's own choice.
+  template <class F>
+  Handle CallSoonIn(Context context, F&& f, std::source_location where = std::source_location::current()) {
+    auto& node = *NewSoon(std::forward<F>(f), std::move(context), where);
+    Handle handle(node);
+    Schedule(node);
+    return handle;
+  }
+  // CallSoon without a handle: the cheapest form.
+  template <class F>
+  void Post(F&& f, std::source_location where = std::source_location::current()) {
+    Schedule(*NewSoon(std::forward<F>(f), Context::Current(), where));
+  }
+  // Not before `delay` has passed; a negative delay is due at once and still orders the timer (C-LOOP-08).
+  template <class F>
+  TimerHandle CallLater(absl::Duration delay, F&& f, std::source_location where = std::source_location::current()) {
+    return CallAt(Time() + delay, std::forward<F>(f), where);
+  }
+  template <class F>
+  TimerHandle CallAt(MonotonicTime when, F&& f, std::source_location where = std::source_location::current()) {
+    CheckUsable();
+    auto* node = new internal::CallbackNode<Timer, std::decay_t<F>>(*this, Context::Current(), where, false,
+                                                                    std::forward<F>(f));
+    TimerHandle handle(*node, when);
+    ScheduleAt(*node, when);
+    return handle;
+  }
+  // From any thread; wakes the loop. Runs `f` on the loop's thread, in the caller's context. Throws InvalidState when the
+  // loop is closed; the caller sees to it that the loop still exists.
+  template <class F>
+  Handle CallSoonThreadsafe(F&& f, std::source_location where = std::source_location::current()) {
+    auto* node = new internal::CallbackNode<Runnable, std::decay_t<F>>(*this, Context::Current(), where, true,
+                                                                       std::forward<F>(f));
+    Handle handle(*node);
+    ScheduleThreadsafe(*node);  // throws only before it took the node over
+    return handle;
+  }
+  // Deletes `object` in the next iteration, when nothing of this one can still be using it.
+  template <class T>
+  void DeleteLater(std::unique_ptr<T> object) {
+    if (object != nullptr) Post(Deleter<T>{std::move(object)});
+  }
+
+  // ---- running. Throws InvalidState when closed, or when this or another loop runs in the thread (C-LOOP-17, -18).
+  void RunForever();
+  // Runs until the task or future is done and gives its result; a status where the type is one, else what it failed with
+  // is thrown. Defined in troupe/async/task.h.
+  template <class T>
+  T RunUntilComplete(Task<T> task);
+  template <class T>
+  T RunUntilComplete(Future<T> future);
+  // Lets the running batch complete and then leaves RunForever; before RunForever: exactly one iteration (C-LOOP-14).
+  void Stop() { stopping_ = true; }
+  // Drops what is queued, destroys tasks that are left (each is reported), shuts down executor and poller. Idempotent.
+  void Close();
+  bool IsRunning() const { return running_; }
+  bool IsClosed() const { return closed_.load(std::memory_order_acquire); }
+  MonotonicTime Time() { return os_.Now(); }
+
+  // ---- tasks. Schedules the first step; the loop keeps the task alive until it is done. Defined in troupe/async/task.h.
+  template <class T>
+  TaskHandle<T> CreateTask(Task<T> task, absl::string_view name = "");
+
+  // ---- descriptors. Replaces an earlier reader (writer) of `fd`. InvalidState when a transport owns it (C-TRN-14).
+  // Returns 0, or -errno of the poller. Removing tells whether there was one.
+  int AddReader(int fd, absl::AnyInvocable<void()> callback);
+  int AddWriter(int fd, absl::AnyInvocable<void()> callback);
+  bool RemoveReader(int fd);
+  bool RemoveWriter(int fd);
+
+  // ---- signals. The handler runs as an ordinary callback of the loop, never in signal context (C-SIG-02). Adding again
+  // replaces. INVALID_ARGUMENT: no such signal; InvalidState: it cannot be caught. Removing restores the former action.
+  absl::Status AddSignalHandler(int signo, absl::AnyInvocable<void()> handler);
+  bool RemoveSignalHandler(int signo);
+
+  // ---- errors. `handler` null restores the default one, which logs.
+  void SetExceptionHandler(ExceptionHandler handler);
+  bool has_exception_handler() const { return exception_handler_ != nullptr; }
+  void CallExceptionHandler(const ExceptionContext& context);
+  void DefaultExceptionHandler(const ExceptionContext& context);
+  // For boundaries: rethrows Fatal, else reports `message` with the exception being handled. REQUIRES: in a catch block.
+  void ReportCurrentException(ExceptionContext context);
+
+  // ---- debug mode (TROUPE_DEBUG=1, or here, at any time).
+  void SetDebug(bool debug);
+  bool debug() const { return debug_; }
+
+  // ---- what the framework builds on.
+  Os& os() { return os_; }
+  Poller& poller() { return *poller_; }
+  WorkerPool& executor();  // made on first use
+  WorkerPool& resolver();  // one thread of its own, so that a busy executor does not stop DNS
+  // Queues a Runnable behind what is ready. REQUIRES: not linked.
+  void Schedule(Runnable& runnable) {
+    CheckUsable();
+    ready_.PushBack(runnable);
+  }
+  void ScheduleAt(Timer& timer, MonotonicTime when) { timers_.Add(timer, when); }
+  // Takes it out wherever it stands.
+  void Cancel(Timer& timer) {
+    timers_.Remove(timer);
+    timer.Unlink();
+  }
+  // Runs once, when the current batch ends (or the next one, if none runs): sessions send there what a batch produced.
+  void AfterBatch(Runnable& runnable) {
+    CheckUsable();
+    after_batch_.PushBack(runnable);
+  }
+  // Tasks that are not done, in order of creation.
+  IntrusiveList<internal::TaskNode>& tasks() { return tasks_; }
+  // True when something queued is waiting to run.
+  bool HasReady() const { return !ready_.empty() || !after_batch_.empty(); }
+  // One iteration that does not wait: for drivers of several loops in one thread. REQUIRES: no loop runs in the thread.
+  void RunOnceWithoutWaiting();
+  // When it next has something to run by itself: now, a timer's time, or never (then only its Os can wake it).
+  MonotonicTime NextWakeup();
+
+ private:
+  friend class FdWatcher;
+  friend class internal::Callback;
+  class CallbackWatcher;
+  class RunScope;
+
+  template <class T>
+  struct Deleter {
+    std::unique_ptr<T> object;
+    void operator()() { object.reset(); }
+  };
+
+  template <class F>
+  auto* NewSoon(F&& f, Context context, std::source_location where) {
+    CheckUsable();
+    return new internal::CallbackNode<Runnable, std::decay_t<F>>(*this, std::move(context), where, false,
+                                                                 std::forward<F>(f));
+  }
+  void CheckUsable() const {
+    if (checked_) [[unlikely]] CheckUsableSlow();
+  }
+  void CheckUsableSlow() const;
+
+  void ScheduleThreadsafe(Runnable& runnable);
+  // Moves what other threads posted to ready; tells whether there was any.
+  void TakeInbox();
+  void RunIteration(bool wait);
+  void RunBatch();
+  void RunDebug(Runnable& runnable);
+  void TakeSignals();
+  int SetWatch(FdWatcher& watcher, uint32_t before, uint32_t now);
+  CallbackWatcher& UserWatcher(int fd);
+  [[noreturn]] void ThrowStalled();
+
+  Os& os_;
+  const EventLoopOptions options_;
+  std::unique_ptr<Poller> poller_;
+
+  RunQueue ready_;
+  RunQueue batch_;        // what the current iteration runs
+  RunQueue after_batch_;
+  TimerHeap timers_;
+  bool running_ = false;
+  bool stopping_ = false;
+  bool debug_ = false;
+  bool checked_ = false;  // debug_ or closed: CheckUsable has something to look at
+  std::atomic<bool> closed_ = false;
+  std::thread::id thread_;  // of RunForever
+
+  struct Inbox;  // what other threads posted
+  std::unique_ptr<Inbox> inbox_;
+
+  std::vector<PollEvent> events_;
+  std::vector<FdWatcher*> watchers_;  // by descriptor
+  std::vector<std::unique_ptr<CallbackWatcher>> user_watchers_;
+
+  struct SignalHandler {
+    int signo;
+    std::shared_ptr<absl::AnyInvocable<void()>> handler;  // shared with the queued call
+  };
+  std::vector<SignalHandler> signal_handlers_;
+
+  std::shared_ptr<ExceptionHandler> exception_handler_;  // shared with the call in progress, which may replace it
+  IntrusiveList<internal::TaskNode> tasks_;
+  std::unique_ptr<WorkerPool> executor_;
+  std::unique_ptr<WorkerPool> resolver_;
+};
+
+namespace internal {
+
+template <class Base, class F>
+void CallbackNode<Base, F>::Unschedule() {
+  if constexpr (std::is_same_v<Base, Timer>) {
+    loop_.Cancel(*this);
+  } else {
+    this->Unlink();
+  }
+}
+
+}  // namespace internal
+}  // namespace troupe
+
+#endif  // TROUPE_LOOP_EVENT_LOOP_H_

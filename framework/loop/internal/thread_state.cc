@@ -1,0 +1,5 @@
+#include "troupe/loop/internal/thread_state.h"
+
+namespace troupe::internal {
+thread_local constinit ThreadState thread_state;
+}
