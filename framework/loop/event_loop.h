@@ -139,7 +139,8 @@ class EventLoop {
 
   // ---- tasks. Schedules the first step; the loop keeps the task alive until it is done. Defined in troupe/async/task.h.
   template <class T>
-  TaskHandle<T> CreateTask(Task<T> task, absl::string_view name = "");
+  TaskHandle<T> CreateTask(Task<T> task, absl::string_view name = "",
+                           std::source_location where = std::source_location::current());
 
   // ---- descriptors. Replaces an earlier reader (writer) of `fd`. InvalidState when a transport owns it (C-TRN-14).
   // Returns 0, or -errno of the poller. Removing tells whether there was one.

@@ -1,0 +1,104 @@
+#include "troupe/async/internal/root.h"
+
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+namespace troupe::internal {
+
+Leaf::~Leaf() {
+  if (root_ != nullptr && root_->waiting_ == this) root_->waiting_ = nullptr;
+}
+
+void Leaf::SuspendFrame(PromiseBase& frame) {
+  Root& root = *thread_state.root;
+  root_ = &root;
+  woken_ = false;
+  root.at_ = &frame;
+  root.waiting_ = this;
+  // A task that was cancelled while it ran sees it here, at its next suspension (C-TSK-08).
+  if (std::exchange(root.cancel_requested_, false)) CancelWait();
+}
+
+void Leaf::Wake() {
+  woken_ = true;
+  root_->waiting_ = nullptr;
+  root_->loop_.Schedule(*root_);
+}
+
+void Leaf::WakeCancelled() {
+  root_->cancel_requested_ = true;
+  Wake();
+}
+
+void Leaf::Resumed() {
+  if (root_ == nullptr) return;  // it was ready and never suspended
+  Root* root = std::exchange(root_, nullptr);
+  if (std::exchange(root->cancel_requested_, false)) throw Cancelled();
+}
+
+bool Root::Cancel() {
+  if (finished_ || frame_ == nullptr) return false;
+  if (waiting_ != nullptr) {
+    waiting_->CancelWait();
+  } else {
+    cancel_requested_ = true;
+  }
+  return true;
+}
+
+void Root::Run() {
+  if (!started_ && std::exchange(cancel_requested_, false)) {
+    DestroyChain();
+    finished_ = true;
+    return OnCancelledUnstarted();
+  }
+  started_ = true;
+  {
+    // One chain may start another in place (a session's handler, inside a step): the outer one's state is kept.
+    ThreadState& thread = thread_state;
+    Root* const outer_root = std::exchange(thread.root, this);
+    const std::coroutine_handle<> outer_next = std::exchange(thread.next, {});
+    ContextScope scope(context_);
+    running_ = true;
+    for (std::coroutine_handle<> frame = at_->self; frame; frame = std::exchange(thread.next, {})) frame.resume();
+    running_ = false;
+    thread.next = outer_next;
+    thread.root = outer_root;
+  }
+  if (finished_) OnFinished();
+}
+
+void Root::DestroyChain() {
+  Unlink();
+  PromiseBase* frame = std::exchange(at_, nullptr);
+  frame_ = nullptr;
+  while (frame != nullptr) {
+    PromiseBase* const parent = frame->parent;
+    if (frame->owner != nullptr) *frame->owner = nullptr;
+    frame->self.destroy();
+    frame = parent;
+  }
+}
+
+std::string Root::DescribeChain() const {
+  std::vector<const PromiseBase*> frames;
+  for (const PromiseBase* frame = at_; frame != nullptr; frame = frame->parent) frames.push_back(frame);
+  std::string text;
+  if (!started_) absl::StrAppend(&text, "  not started\n");
+  for (auto it = frames.rbegin(); it != frames.rend(); ++it) {
+    const std::source_location& where = (*it)->where;
+    if (where.line() == 0) continue;
+    absl::StrAppend(&text, "  at ", where.file_name(), ":", where.line(), " ", where.function_name(), "\n");
+  }
+  if (waiting_ != nullptr) {
+    absl::StrAppend(&text, "  waits in ", waiting_->DescribeWait(), "\n");
+  } else if (running_) {
+    absl::StrAppend(&text, "  running\n");
+  } else if (linked()) {
+    absl::StrAppend(&text, "  queued to run\n");
+  }
+  return text;
+}
+
+}  // namespace troupe::internal

@@ -1,0 +1,311 @@
+// Task<T>: a lazy coroutine. TaskHandle<T>: a task that a loop runs.
+//
+// Write asynchronous functions as coroutines that return Task<T>. `co_await F()` runs F in place, inside the caller's
+// chain, and gives its T or throws what it threw. To run something beside the caller, hand it to loop.CreateTask, whose
+// TaskHandle is a Future<T> that can also be named; TaskGroup and Gather do this for several.
+//
+// Life:         made (nothing runs) -> awaited or created once -> runs -> done
+// Cancellation: TaskHandle::Cancel() throws Cancelled at the innermost co_await, at the next step (C-TSK-05).
+// Lifetime:     a Task owns its coroutine; arguments taken by reference must outlive it. Not a capturing lambda: its
+//               captures die before the coroutine does. A created task is kept alive by its loop until it is done.
+// Threading:    the loop's.
+#ifndef TROUPE_ASYNC_TASK_H_
+#define TROUPE_ASYNC_TASK_H_
+
+#include <coroutine>
+#include <exception>
+#include <optional>
+#include <source_location>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "troupe/async/future.h"
+#include "troupe/async/internal/root.h"
+#include "troupe/loop/context.h"
+#include "troupe/loop/event_loop.h"
+
+namespace troupe {
+
+namespace internal {
+
+template <class T>
+class TaskPromise : public PromiseBase {
+ public:
+  TaskPromise() { self = std::coroutine_handle<TaskPromise>::from_promise(*this); }
+  Task<T> get_return_object();
+  template <class U = T>
+    requires std::is_constructible_v<T, U&&>
+  void return_value(U&& result) {
+    value.emplace(std::forward<U>(result));
+  }
+  T Take() {
+    if (error) std::rethrow_exception(std::exchange(error, nullptr));
+    return std::move(*value);
+  }
+  std::optional<T> value;
+};
+
+template <>
+class TaskPromise<void> : public PromiseBase {
+ public:
+  TaskPromise() { self = std::coroutine_handle<TaskPromise>::from_promise(*this); }
+  Task<void> get_return_object();
+  void return_void() {}
+  void Take() {
+    if (error) std::rethrow_exception(std::exchange(error, nullptr));
+  }
+};
+
+// Runs a child coroutine in place. Owns its frame until the co_await is over.
+template <class T>
+class TaskAwaiter {
+ public:
+  explicit TaskAwaiter(TaskPromise<T>* child) : child_(child), frame_(child->self) {}
+  TaskAwaiter(const TaskAwaiter&) = delete;
+  TaskAwaiter& operator=(const TaskAwaiter&) = delete;
+  ~TaskAwaiter() {
+    if (frame_) frame_.destroy();
+  }
+  bool await_ready() const noexcept { return false; }
+  template <class Promise>
+  void await_suspend(std::coroutine_handle<Promise> parent) noexcept {
+    child_->parent = &parent.promise();
+    child_->owner = &frame_;
+    thread_state.next = child_->self;
+  }
+  T await_resume() { return child_->Take(); }
+
+ private:
+  TaskPromise<T>* child_;
+  std::coroutine_handle<> frame_;
+};
+
+}  // namespace internal
+
+template <class T = void>
+class [[nodiscard]] Task {
+ public:
+  using value_type = T;
+  using promise_type = internal::TaskPromise<T>;
+
+  Task() = default;  // of nothing
+  Task(Task&& other) noexcept : promise_(std::exchange(other.promise_, nullptr)) {}
+  Task& operator=(Task&& other) noexcept {
+    Task old = std::move(*this);
+    promise_ = std::exchange(other.promise_, nullptr);
+    return *this;
+  }
+  ~Task() {
+    if (promise_ != nullptr) promise_->self.destroy();
+  }
+
+  bool valid() const { return promise_ != nullptr; }
+
+  // Only once: `co_await F()`, `co_await std::move(task)`.
+  auto operator co_await() && {
+    if (promise_ == nullptr) throw InvalidState("the task is of nothing, or was awaited before");
+    return internal::TaskAwaiter<T>(std::exchange(promise_, nullptr));
+  }
+
+  // For the framework: takes the coroutine out.
+  promise_type* Release() { return std::exchange(promise_, nullptr); }
+  explicit Task(promise_type* promise) : promise_(promise) {}
+
+ private:
+  promise_type* promise_ = nullptr;
+};
+
+namespace internal {
+
+template <class T>
+Task<T> TaskPromise<T>::get_return_object() {
+  return Task<T>(this);
+}
+inline Task<void> TaskPromise<void>::get_return_object() { return Task<void>(this); }
+
+// A task on a loop: future, chain and entry in the loop's list in one block.
+template <class T>
+class TaskState final : public FutureState<T>, public Root, public TaskNode, public Pooled {
+ public:
+  TaskState(EventLoop& loop, Task<T> task, absl::string_view name, Context context, std::source_location where)
+      : FutureState<T>(loop, where), Root(loop, std::move(context)), name_(name) {
+    Adopt(*task.Release());
+    loop.tasks().PushBack(*this);
+    this->Retain();  // the loop's, until the task is done
+  }
+  using Pooled::operator new;
+  using Pooled::operator delete;
+
+  bool Cancel() override { return Root::Cancel(); }
+  Root* root() override { return this; }
+
+  const std::string& name() const { return name_; }
+  void set_name(absl::string_view name) { name_ = std::string(name); }
+  // Tasks of RunUntilComplete and Gather are not reported when they are destroyed pending (C-TSK-16).
+  void set_quiet() { quiet_ = true; }
+
+  std::string Describe() const override {
+    static constexpr const char* kStates[] = {"pending", "finished", "finished with an error", "cancelled"};
+    return "<Task '" + name_ + "' " + kStates[this->state_] + " created at " + this->where_.file_name() + ":" +
+           std::to_string(this->where_.line()) + ">";
+  }
+  std::string DescribeTask() const override { return Describe() + "\n" + DescribeChain(); }
+
+  void DestroyPending() override {
+    static_cast<TaskNode*>(this)->Unlink();
+    if (!quiet_) {
+      ExceptionContext context;
+      context.message = "Task was destroyed but it is pending!";
+      context.Add("task", DescribeTask(), this);
+      Root::loop().CallExceptionHandler(context);
+    }
+    DestroyChain();
+    FutureCore::Complete(FutureCore::kCancelled);
+    this->Release();
+  }
+
+ protected:
+  const char* Kind() const override { return "Task"; }
+  absl::Status UnretrievedStatus() const override {
+    if constexpr (std::is_same_v<T, absl::Status>) {
+      if (this->value_) return *this->value_;
+    } else if constexpr (kIsStatusOr<T>) {
+      if (this->value_) return this->value_->status();
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  ~TaskState() override = default;
+
+  void OnFinished() override {
+    static_cast<TaskNode*>(this)->Unlink();
+    auto& promise = static_cast<TaskPromise<T>&>(*frame());
+    std::exception_ptr error = std::exchange(promise.error, nullptr);
+    bool fatal = false;
+    if (error) [[unlikely]] {
+      try {
+        std::rethrow_exception(error);
+      } catch (const Cancelled&) {
+        error = nullptr;
+        DestroyChain();
+        FutureCore::Complete(FutureCore::kCancelled);
+        return this->Release();
+      } catch (const Fatal&) {
+        fatal = true;
+      } catch (...) {  // becomes the task's error, which its awaiter or the exception handler gets
+      }
+      DestroyChain();
+      FutureCore::SetError(error);
+      ReleaseAtExit release{this};
+      if (fatal) std::rethrow_exception(error);  // stored and out of the loop as well (C-TSK-18)
+      return;
+    }
+    if constexpr (!std::is_void_v<T>) {
+      this->value_.emplace(std::move(*promise.value));
+    } else {
+      this->value_.emplace();
+    }
+    DestroyChain();
+    FutureCore::Complete(FutureCore::kValue);
+    this->Release();
+  }
+  void OnCancelledUnstarted() override {
+    static_cast<TaskNode*>(this)->Unlink();
+    FutureCore::Complete(FutureCore::kCancelled);
+    this->Release();
+  }
+
+  struct ReleaseAtExit {
+    TaskState* state;
+    ~ReleaseAtExit() { state->Release(); }
+  };
+
+  std::string name_;
+  bool quiet_ = false;
+};
+
+template <class T>
+TaskHandle<T> StartTask(EventLoop& loop, Task<T> task, absl::string_view name, Context context,
+                        std::source_location where, bool quiet = false);
+
+}  // namespace internal
+
+template <class T>
+class TaskHandle : public Future<T> {
+ public:
+  TaskHandle() = default;
+
+  const std::string& name() const { return task_state().name(); }
+  void set_name(absl::string_view name) const { task_state().set_name(name); }
+
+  // For the framework.
+  explicit TaskHandle(internal::Ref core) : Future<T>(std::move(core)) {}
+  internal::TaskState<T>& task_state() const { return static_cast<internal::TaskState<T>&>(this->state()); }
+};
+
+namespace internal {
+
+template <class T>
+TaskHandle<T> StartTask(EventLoop& loop, Task<T> task, absl::string_view name, Context context,
+                        std::source_location where, bool quiet) {
+  if (loop.IsClosed()) throw InvalidState("Event loop is closed");
+  if (!task.valid()) throw InvalidState("the task is of nothing, or was awaited before");
+  auto* state = new TaskState<T>(loop, std::move(task), name, std::move(context), where);
+  TaskHandle<T> handle{Ref(state)};
+  if (quiet) state->set_quiet();
+  loop.Schedule(*state);
+  return handle;
+}
+
+// What the loop's Run* do with a future: run until it is done, then take its value out.
+template <class T>
+T RunUntilDone(EventLoop& loop, const Future<T>& future) {
+  const DoneCallbackToken token = future.AddDoneCallback([&loop](const Future<T>&) { loop.Stop(); });
+  try {
+    loop.RunForever();
+  } catch (...) {  // rethrown
+    future.RemoveDoneCallback(token);
+    // What the task itself failed with is on its way to the caller (C-LOOP-24).
+    if (future.done()) future.core()->MarkRetrieved();
+    throw;
+  }
+  future.RemoveDoneCallback(token);
+  if (!future.done()) throw InvalidState("Event loop stopped before Future completed.");
+  if constexpr (std::is_void_v<T>) {
+    future.state().Get();
+  } else {
+    return future.state().Take();
+  }
+}
+
+}  // namespace internal
+
+template <class T>
+TaskHandle<T> EventLoop::CreateTask(Task<T> task, absl::string_view name, std::source_location where) {
+  return internal::StartTask(*this, std::move(task), name, Context::Current().WithoutDeadline(), where);
+}
+
+template <class T>
+T EventLoop::RunUntilComplete(Task<T> task) {
+  if (IsClosed()) throw InvalidState("Event loop is closed");
+  if (IsRunning()) throw InvalidState("This event loop is already running");
+  const TaskHandle<T> handle = internal::StartTask(*this, std::move(task), "main", Context::Current(),
+                                                   std::source_location::current(), /*quiet=*/true);
+  return internal::RunUntilDone<T>(*this, handle);
+}
+
+template <class T>
+T EventLoop::RunUntilComplete(Future<T> future) {
+  if (IsClosed()) throw InvalidState("Event loop is closed");
+  if (IsRunning()) throw InvalidState("This event loop is already running");
+  if (&future.loop() != this) throw InvalidState("the future belongs to a different loop than the one specified");
+  return internal::RunUntilDone<T>(*this, future);
+}
+
+}  // namespace troupe
+
+#endif  // TROUPE_ASYNC_TASK_H_
