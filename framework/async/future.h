@@ -176,11 +176,10 @@ class FutureLeaf : public Leaf, public FutureWaiter {
   explicit FutureLeaf(Ref core) : core_(std::move(core)) {}
   ~FutureLeaf() = default;
   bool await_ready() const noexcept { return core_->done(); }
-  template <class Promise>
-  void await_suspend(std::coroutine_handle<Promise> frame) {
+  void await_suspend(std::coroutine_handle<>) {
     Check();
     core_->Add(*this);
-    Suspend(frame);
+    Suspend();
   }
   std::string DescribeWait() const override { return core_->Describe(); }
 

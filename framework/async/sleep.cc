@@ -12,9 +12,8 @@ class YieldAwaiter final : public internal::Leaf {
  public:
   YieldAwaiter() = default;
   bool await_ready() const noexcept { return false; }
-  template <class Promise>
-  void await_suspend(std::coroutine_handle<Promise> frame) {
-    Suspend(frame);
+  void await_suspend(std::coroutine_handle<>) {
+    Suspend();
     if (suspended()) Wake();
   }
   void await_resume() { Resumed(); }
@@ -29,10 +28,9 @@ class SleepAwaiter final : public internal::Leaf, public Timer {
   SleepAwaiter(EventLoop& loop, MonotonicTime until) : loop_(loop), until_(until) {}
   ~SleepAwaiter() { loop_.Cancel(*this); }
   bool await_ready() const noexcept { return false; }
-  template <class Promise>
-  void await_suspend(std::coroutine_handle<Promise> frame) {
+  void await_suspend(std::coroutine_handle<>) {
     loop_.ScheduleAt(*this, until_);
-    Suspend(frame);
+    Suspend();
   }
   void await_resume() { Resumed(); }
   std::string DescribeWait() const override { return absl::StrCat("Sleep until ", until_.ToSeconds()); }

@@ -74,7 +74,7 @@ class TaskAwaiter {
   void await_suspend(std::coroutine_handle<Promise> parent) noexcept {
     child_->parent = &parent.promise();
     child_->owner = &frame_;
-    thread_state.next = child_->self;
+    thread_state.root->Enter(*child_);
   }
   T await_resume() { return child_->Take(); }
 
@@ -179,7 +179,7 @@ class TaskState final : public FutureState<T>, public Root, public TaskNode, pub
   }
 
  private:
-  ~TaskState() override = default;
+  ~TaskState() override { this->ReportUnretrieved(); }
 
   void OnFinished() override {
     static_cast<TaskNode*>(this)->Unlink();

@@ -33,8 +33,9 @@ std::string ExceptionContext::ToString() const {
   std::string text = message.empty() ? "Unhandled exception in event loop" : message;
   std::vector<const Involved*> sorted;
   for (const Involved& entry : involved) sorted.push_back(&entry);
-  std::stable_sort(sorted.begin(), sorted.end(),
-                   [](const Involved* a, const Involved* b) { return a->key < b->key; });
+  // Equal keys in the order in which they were added: the pointers are into one vector.
+  std::sort(sorted.begin(), sorted.end(),
+            [](const Involved* a, const Involved* b) { return a->key != b->key ? a->key < b->key : a < b; });
   for (const Involved* entry : sorted) absl::StrAppend(&text, "\n", entry->key, ": ", entry->what);
   if (!source_traceback.empty()) absl::StrAppend(&text, "\ncreated at:\n", source_traceback);
   if (exception) absl::StrAppend(&text, "\nexception: ", DescribeException(exception));

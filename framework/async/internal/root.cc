@@ -10,11 +10,11 @@ Leaf::~Leaf() {
   if (root_ != nullptr && root_->waiting_ == this) root_->waiting_ = nullptr;
 }
 
-void Leaf::SuspendFrame(PromiseBase& frame) {
+void Leaf::Suspend() {
   Root& root = *thread_state.root;
   root_ = &root;
   woken_ = false;
-  root.at_ = &frame;
+  root.running_ = false;
   root.waiting_ = this;
   // A task that was cancelled while it ran sees it here, at its next suspension (C-TSK-08).
   if (std::exchange(root.cancel_requested_, false)) CancelWait();
@@ -55,16 +55,14 @@ void Root::Run() {
   }
   started_ = true;
   {
-    // One chain may start another in place (a session's handler, inside a step): the outer one's state is kept.
-    ThreadState& thread = thread_state;
-    Root* const outer_root = std::exchange(thread.root, this);
-    const std::coroutine_handle<> outer_next = std::exchange(thread.next, {});
+    // One chain may start another in place (a session's handler, inside a step): the outer one stays what it was.
+    Root* const outer = std::exchange(thread_state.root, this);
     ContextScope scope(context_);
     running_ = true;
-    for (std::coroutine_handle<> frame = at_->self; frame; frame = std::exchange(thread.next, {})) frame.resume();
-    running_ = false;
-    thread.next = outer_next;
-    thread.root = outer_root;
+    do {
+      at_->self.resume();
+    } while (running_);
+    thread_state.root = outer;
   }
   if (finished_) OnFinished();
 }

@@ -4,9 +4,9 @@
 // on something outside the chain: on a Leaf. A *Root* owns a chain, runs it on a loop and carries what belongs to it:
 // context, cancellation, result. Tasks made by CreateTask are Roots, and so are the call records of a session.
 //
-// Nobody resumes a coroutine from inside a coroutine: await_suspend stores the frame that goes next in
-// thread_state.next and returns; Root::Run takes it from there (a trampoline). So neither a long loop of ready awaits nor
-// a deep chain grows the stack, in any build.
+// Nobody resumes a coroutine from inside a coroutine: await_suspend and final_suspend move the root's mark to the frame
+// that goes next and return; Root::Run takes it from there (a trampoline). So neither a long loop of ready awaits nor a
+// deep chain grows the stack, in any build.
 //
 // Cancellation: Root::Cancel asks the Leaf to end its wait. A leaf that waits in a future cancels that future; any other
 // leaf leaves what it waits in, and Cancelled is thrown at its co_await. A root that is running or queued remembers the
@@ -38,6 +38,22 @@ class Root;
 template <class A>
 concept HasMemberCoAwait = requires(A&& a) { static_cast<A&&>(a).operator co_await(); };
 
+// An awaiter by reference: g++ 12 copies what await_transform returns as a glvalue, and awaiters do not move.
+template <class A>
+class AwaiterRef {
+ public:
+  explicit AwaiterRef(A& awaiter) : awaiter_(&awaiter) {}
+  decltype(auto) await_ready() { return awaiter_->await_ready(); }
+  template <class Promise>
+  decltype(auto) await_suspend(std::coroutine_handle<Promise> frame) {
+    return awaiter_->await_suspend(frame);
+  }
+  decltype(auto) await_resume() { return awaiter_->await_resume(); }
+
+ private:
+  A* awaiter_;
+};
+
 // What every frame of a chain knows. Base of all promise types.
 class PromiseBase {
  public:
@@ -51,7 +67,7 @@ class PromiseBase {
   std::suspend_always initial_suspend() noexcept { return {}; }
   void unhandled_exception() noexcept { error = std::current_exception(); }
 
-  // Remembers the line of each co_await, for DumpTasks. An awaiter is passed on as an lvalue: g++ 12 would move it.
+  // Remembers the line of each co_await, for DumpTasks.
   template <class A>
     requires HasMemberCoAwait<A>
   auto await_transform(A&& awaited, std::source_location location = std::source_location::current()) {
@@ -59,19 +75,18 @@ class PromiseBase {
     return std::forward<A>(awaited).operator co_await();
   }
   template <class A>
-  std::remove_reference_t<A>& await_transform(A&& awaited,
-                                              std::source_location location = std::source_location::current()) {
+  auto await_transform(A&& awaited, std::source_location location = std::source_location::current()) {
     where = location;
-    return awaited;
+    return AwaiterRef<std::remove_reference_t<A>>(awaited);
   }
 
   struct FinalAwaiter {
+    PromiseBase& promise;
     bool await_ready() noexcept { return false; }
-    template <class Promise>
-    void await_suspend(std::coroutine_handle<Promise> frame) noexcept;
+    void await_suspend(std::coroutine_handle<>) noexcept;
     void await_resume() noexcept {}
   };
-  FinalAwaiter final_suspend() noexcept { return {}; }
+  FinalAwaiter final_suspend() noexcept { return FinalAwaiter{*this}; }
 
   std::coroutine_handle<> self;
   PromiseBase* parent = nullptr;              // the frame that awaits this one; null: the root's own
@@ -100,11 +115,8 @@ class Leaf {
   // what it waits in ends and wakes the chain as usual.
   virtual void CancelWait() = 0;
 
-  // Suspends the running chain in this leaf.
-  template <class Promise>
-  void Suspend(std::coroutine_handle<Promise> frame) {
-    SuspendFrame(frame.promise());
-  }
+  // Suspends the running chain in this leaf: the last thing in await_suspend, as it may wake the chain at once.
+  void Suspend();
   bool suspended() const { return root_ != nullptr && !woken_; }
   // Queues the chain: it resumes in the next iteration. REQUIRES: suspended().
   void Wake();
@@ -114,7 +126,6 @@ class Leaf {
 
  private:
   friend class Root;
-  void SuspendFrame(PromiseBase& frame);
 
   Root* root_ = nullptr;
   bool woken_ = false;
@@ -140,7 +151,10 @@ class Root : public Runnable {
   // Runs the chain until it suspends or finishes, then, if it finished, OnFinished().
   void Run() override;
 
-  // "name or kind" and one line per frame, outermost first, then what it waits in.
+  // For awaiters that run a coroutine in place: it goes next.
+  void Enter(PromiseBase& child) { at_ = &child; }
+
+  // One line per frame, outermost first, then what it waits in.
   std::string DescribeChain() const;
 
  protected:
@@ -171,7 +185,7 @@ class Root : public Runnable {
   EventLoop& loop_;
   Context context_;
   PromiseBase* frame_ = nullptr;  // outermost
-  PromiseBase* at_ = nullptr;     // innermost: resumes first
+  PromiseBase* at_ = nullptr;     // innermost: resumes next
   Leaf* waiting_ = nullptr;       // null while running, queued or finished
   bool started_ = false;
   bool running_ = false;
@@ -179,13 +193,13 @@ class Root : public Runnable {
   bool cancel_requested_ = false;
 };
 
-template <class Promise>
-void PromiseBase::FinalAwaiter::await_suspend(std::coroutine_handle<Promise> frame) noexcept {
-  PromiseBase& promise = frame.promise();
+inline void PromiseBase::FinalAwaiter::await_suspend(std::coroutine_handle<>) noexcept {
+  Root& root = *thread_state.root;
   if (promise.parent != nullptr) {
-    thread_state.next = promise.parent->self;
+    root.at_ = promise.parent;
   } else {
-    thread_state.root->finished_ = true;
+    root.finished_ = true;
+    root.running_ = false;
   }
 }
 

@@ -2,8 +2,6 @@
 #ifndef TROUPE_LOOP_INTERNAL_THREAD_STATE_H_
 #define TROUPE_LOOP_INTERNAL_THREAD_STATE_H_
 
-#include <coroutine>
-
 namespace troupe {
 
 class EventLoop;
@@ -17,7 +15,6 @@ struct ThreadState {
   EventLoop* loop = nullptr;         // the running loop
   ContextData* context = nullptr;    // in force; owned by who put it there, null: empty
   Root* root = nullptr;              // the chain of coroutines that is being driven
-  std::coroutine_handle<> next;      // the frame that the trampoline resumes next
 };
 
 // constinit: no initialisation guard on access, in any translation unit.
