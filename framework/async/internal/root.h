@@ -167,7 +167,11 @@ class Root : public Runnable {
     at_ = &frame;
   }
   PromiseBase* frame() { return frame_; }
-  void set_context(Context context) { context_ = std::move(context); }
+  // Makes a finished or fresh root ready for another chain.
+  void Recycle(Context context) {
+    context_ = std::move(context);
+    started_ = finished_ = cancel_requested_ = false;
+  }
 
   // The root frame has finished: its promise holds result or error; the frame still exists until DestroyChain(). May
   // destroy this Root. What it throws leaves Run().

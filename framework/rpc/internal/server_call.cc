@@ -1,0 +1,143 @@
+#include "troupe/rpc/internal/server_call.h"
+
+#include <climits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "troupe/base/errors.h"
+
+namespace troupe::internal {
+namespace {
+
+// Messages that grew beyond this are not kept for the next call.
+constexpr size_t kKeptMessageBytes = 64 << 10;
+
+void Prepare(std::unique_ptr<google::protobuf::MessageLite>& message, const MessageType& type) {
+  if (message == nullptr) {
+    message.reset(type.prototype().New());
+  } else {
+    message->Clear();
+  }
+}
+
+}  // namespace
+
+void ServerCall::Begin(const MethodInfo& method, MonotonicTime deadline, Metadata metadata) {
+  if (method_ != &method) {
+    request_.reset();
+    response_.reset();
+  }
+  method_ = &method;
+  deadline_ = deadline;
+  metadata_ = std::move(metadata);
+  trailers_.Clear();
+  request_bytes_ = 0;
+  cancelled_ = false;
+  over_ = false;
+  if (!method.client_streams()) Prepare(request_, method.request);
+  if (!method.server_streams()) Prepare(response_, method.response);
+  ResetCore();
+  Recycle(deadline.is_infinite() ? Context() : Context().WithDeadline(deadline));
+}
+
+bool ServerCall::ParseRequest(absl::Span<const char> bytes) {
+  request_bytes_ = bytes.size();
+  return bytes.size() <= INT_MAX && request_->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()));
+}
+
+void ServerCall::RunHandler(StartHandler start, void* actor) {
+  handler_runs_ = true;
+  Task<absl::Status> handler;
+  try {
+    handler = start(actor, *this);
+  } catch (...) {  // becomes the call's status, and is reported; Fatal passes
+    handler_runs_ = false;
+    return Ended(StatusOfException(std::current_exception()));
+  }
+  Adopt(*handler.Release());
+  Retain();
+  Run();
+  // Most handlers have ended by now; only one that waits needs its deadline watched.
+  if (handler_runs_ && !over_ && !deadline_.is_infinite()) core_loop().ScheduleAt(deadline_timer_, deadline_);
+  Release();
+}
+
+void ServerCall::OnFinished() {
+  auto& promise = static_cast<TaskPromise<absl::Status>&>(*frame());
+  const std::exception_ptr error = std::exchange(promise.error, nullptr);
+  absl::Status status;
+  if (error == nullptr) status = std::move(*promise.value);
+  DestroyChain();
+  handler_runs_ = false;
+  Ended(error == nullptr ? status : StatusOfException(error));
+}
+
+void ServerCall::OnCancelledUnstarted() {
+  handler_runs_ = false;
+  Ended(absl::CancelledError("the call was cancelled"));
+}
+
+void ServerCall::Ended(const absl::Status& status) {
+  core_loop().Cancel(deadline_timer_);
+  if (!over_) {
+    over_ = true;
+    SendOutcome(status, status.ok() ? response_.get() : nullptr);
+  }
+  DropReceived();
+  CloseReading();
+  WakeWriters();
+  if (request_bytes_ > kKeptMessageBytes) request_.reset();
+  if (response_ != nullptr && static_cast<size_t>(response_->GetCachedSize()) > kKeptMessageBytes) response_.reset();
+  OnHandlerEnded();
+}
+
+absl::Status ServerCall::StatusOfException(std::exception_ptr error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const Cancelled&) {
+    return absl::CancelledError("the call was cancelled");
+  } catch (const StatusError& failed) {
+    return failed.status();
+  } catch (...) {  // reports to the exception handler, which passes Fatal on
+    ExceptionContext context;
+    context.message = absl::StrCat("Exception in the handler of ", method().path);
+    context.Add("method", std::string(method().path), &method());
+    context.Add("peer", connection().DebugString(), &connection());
+    core_loop().ReportCurrentException(std::move(context));
+  }
+  // What was thrown stays in the log: it may hold what a client must not see.
+  return absl::UnknownError("the handler failed");
+}
+
+void ServerCall::PeerGone() {
+  if (over_) return;
+  over_ = true;
+  cancelled_ = true;
+  core_loop().Cancel(deadline_timer_);
+  DropReceived();
+  CloseReading();
+  WakeWriters();
+  Cancel();
+}
+
+void ServerCall::EndEarly(const absl::Status& status) {
+  if (over_) return;
+  over_ = true;
+  cancelled_ = true;
+  core_loop().Cancel(deadline_timer_);
+  SendOutcome(status, nullptr);
+  DropReceived();
+  CloseReading();
+  WakeWriters();
+  Cancel();
+}
+
+void ServerCall::OnBadMessage() {
+  EndEarly(absl::InternalError(absl::StrCat(method().path, ": a request does not parse")));
+}
+
+Task<absl::Status> Unimplemented(const MethodInfo& method) {
+  co_return absl::UnimplementedError(absl::StrCat(method.path, " is not implemented"));
+}
+
+}  // namespace troupe::internal

@@ -1,0 +1,108 @@
+// ServerCall: the server's side of one call: the Call that its handler sees, and the chain in which the handler runs.
+//
+// What brings the call (a session, later a local reference) derives from it, fills in request and deadline and calls
+// RunHandler(); the handler runs in place until it first waits. When it has ended, SendOutcome gets its status.
+//
+// Life:      made -> Begin -> (Deliver | CloseReading | PeerGone)* -> SendOutcome -> OnHandlerEnded -> reused or deleted
+// Threading: the loop's.
+#ifndef TROUPE_RPC_INTERNAL_SERVER_CALL_H_
+#define TROUPE_RPC_INTERNAL_SERVER_CALL_H_
+
+#include <cstddef>
+#include <exception>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "google/protobuf/message_lite.h"
+#include "troupe/async/internal/root.h"
+#include "troupe/async/task.h"
+#include "troupe/loop/timer_heap.h"
+#include "troupe/rpc/call.h"
+#include "troupe/rpc/internal/call_core.h"
+#include "troupe/rpc/method.h"
+#include "troupe/rpc/stream.h"
+
+namespace troupe::internal {
+
+class ServerCall : public CallCore, public Call, public Root {
+ public:
+  // ---- for generated code
+  template <class T>
+  const T& request() const {
+    return static_cast<const T&>(*request_);
+  }
+  template <class T>
+  T& response() {
+    return static_cast<T&>(*response_);
+  }
+  template <class T>
+  Reader<T> reader() {
+    return Reader<T>(CoreRef<CallCore>::Share(*this));
+  }
+  template <class T>
+  Writer<T> writer() {
+    return Writer<T>(CoreRef<CallCore>::Share(*this));
+  }
+
+  bool over() const override { return over_; }
+  bool HasRoom() const override { return over_ || !IsBlocked(); }
+
+ protected:
+  explicit ServerCall(EventLoop& loop) : CallCore(loop), Root(loop, Context()) {}
+  ~ServerCall() override { core_loop().Cancel(deadline_timer_); }
+
+  // Takes up a call of `method`, making the messages that its kind needs or clearing those of an earlier call of the same
+  // method. `deadline` by the loop's clock.
+  void Begin(const MethodInfo& method, MonotonicTime deadline, Metadata metadata);
+  // The single request of a call whose client does not stream. False: it does not parse. REQUIRES: Begin().
+  bool ParseRequest(absl::Span<const char> bytes);
+  // Starts the handler in place: it may have ended when this returns.
+  void RunHandler(StartHandler start, void* actor);
+  // The caller cancelled or is gone: the handler gets Cancelled, nothing is sent any more. Once.
+  void PeerGone();
+  // Ends the call for the peer although the handler still runs; the handler gets Cancelled.
+  void EndEarly(const absl::Status& status);
+  bool handler_runs() const { return handler_runs_; }
+
+  // Sends status and trailers, with `response` if there is one. Called once, unless the peer was gone before.
+  virtual void SendOutcome(const absl::Status& status, const google::protobuf::MessageLite* response) = 0;
+  // The handler has ended and its frames are gone. May release this.
+  virtual void OnHandlerEnded() = 0;
+  virtual bool IsBlocked() const = 0;
+
+  void OnBadMessage() override;
+
+ private:
+  class DeadlineTimer final : public Timer {
+   public:
+    explicit DeadlineTimer(ServerCall& call) : call_(call) {}
+    ~DeadlineTimer() = default;
+    void Run() override { call_.EndEarly(absl::DeadlineExceededError("the deadline has passed")); }
+    std::string Describe() const override { return "deadline of a call"; }
+
+   private:
+    ServerCall& call_;
+  };
+
+  void OnFinished() override;
+  void OnCancelledUnstarted() override;
+  void Ended(const absl::Status& status);
+  // What an exception out of a handler answers with; a bug is reported to the loop's exception handler.
+  absl::Status StatusOfException(std::exception_ptr error);
+
+  std::unique_ptr<google::protobuf::MessageLite> request_;
+  std::unique_ptr<google::protobuf::MessageLite> response_;
+  size_t request_bytes_ = 0;
+  DeadlineTimer deadline_timer_{*this};
+  bool over_ = false;
+  bool handler_runs_ = false;
+};
+
+// The body of an rpc that is not overridden.
+Task<absl::Status> Unimplemented(const MethodInfo& method);
+
+}  // namespace troupe::internal
+
+#endif  // TROUPE_RPC_INTERNAL_SERVER_CALL_H_

@@ -1,0 +1,89 @@
+// Reply<T>: the answer to a unary call that has been sent.
+//
+// `absl::StatusOr<GetResponse> got = co_await kv.Get(request);` The call is under way before the expression that made it
+// returns, so several are concurrent when they are made first and awaited afterwards.
+//
+// Life:      made (sent) -> awaited once -> the status, or the message.    Destroyed before the end: cancels the call.
+// Errors:    every way in which the call can fail is a status; CANCELLED means that someone ended the call. The awaiting
+//            task's own cancellation is thrown, and cancels the call when the Reply goes.
+// Threading: the loop's.     Lifetime: may outlive channel and stub.
+#ifndef TROUPE_RPC_REPLY_H_
+#define TROUPE_RPC_REPLY_H_
+
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "troupe/base/errors.h"
+#include "troupe/rpc/internal/client_call.h"
+#include "troupe/rpc/metadata.h"
+
+namespace troupe {
+
+namespace internal {
+
+template <class T>
+class ReplyLeaf final : public EndLeaf {
+ public:
+  using EndLeaf::EndLeaf;
+  absl::StatusOr<T> await_resume() {
+    Resumed();
+    absl::StatusOr<T> reply{std::in_place};
+    absl::Status status = call_->TakeReply(*reply);
+    if (!status.ok()) reply = std::move(status);
+    return reply;
+  }
+};
+
+// Cancels the call when the handle goes.
+class OwnedCall {
+ public:
+  explicit OwnedCall(ClientCallRef call) : call_(std::move(call)) {}
+  OwnedCall(OwnedCall&&) noexcept = default;
+  OwnedCall& operator=(OwnedCall&& other) noexcept {
+    if (this != &other) {
+      if (call_) call_->Cancel();
+      call_ = std::move(other.call_);
+    }
+    return *this;
+  }
+  ~OwnedCall() {
+    if (call_) call_->Cancel();
+  }
+
+  // Ends the call now: it gives CANCELLED, unless it has ended already.
+  void Cancel() { Get().Cancel(); }
+  // What the server sent before its first message, and with its status; complete once the call has ended.
+  const Metadata& initial_metadata() const { return Get().initial_metadata(); }
+  const Metadata& trailers() const { return Get().trailers(); }
+  bool done() const { return Get().ended(); }
+
+ protected:
+  ClientCall& Get() const {
+    if (!call_) throw InvalidState("the call was moved away");
+    return *call_;
+  }
+  ClientCallRef call_;
+};
+
+}  // namespace internal
+
+template <class T>
+class [[nodiscard]] Reply : public internal::OwnedCall {
+ public:
+  using value_type = T;
+  using OwnedCall::OwnedCall;
+
+  // Gives absl::StatusOr<T>, once.
+  auto operator co_await() & {
+    Get();
+    return internal::ReplyLeaf<T>(call_);
+  }
+  auto operator co_await() && {
+    Get();
+    return internal::ReplyLeaf<T>(call_);
+  }
+};
+
+}  // namespace troupe
+
+#endif  // TROUPE_RPC_REPLY_H_
