@@ -88,11 +88,11 @@ class WorkerPool {
 };
 
 struct ResolveQuery {
-  std::string host;      // empty: all interfaces if passive, else loopback
-  std::string service;   // a number or a service name; empty: port 0
-  int family = 0;        // AF_UNSPEC, AF_INET, AF_INET6
-  int type = 1;          // SOCK_STREAM
-  bool passive = false;  // for bind
+  std::string host = {};     // empty: all interfaces if passive, else loopback
+  std::string service = {};  // a number or a service name; empty: port 0
+  int family = 0;            // AF_UNSPEC, AF_INET, AF_INET6
+  int type = 1;              // SOCK_STREAM
+  bool passive = false;      // for bind
 };
 
 class Os {
@@ -109,7 +109,7 @@ class Os {
   virtual std::unique_ptr<WorkerPool> NewWorkerPool(int threads_max, absl::string_view name) = 0;
 
   // ---- sockets. `family`, `type`: as socket(2).
-  virtual int Socket(int family, int type) = 0;               // EMFILE ENFILE ENOMEM EAFNOSUPPORT EACCES
+  virtual int Socket(int family, int type) = 0;  // EMFILE ENFILE ENOMEM EAFNOSUPPORT EACCES
   virtual int SocketPair(int family, int type, int fds[2]) = 0;
   virtual int SetSocketOption(int fd, int level, int name, int value) = 0;
   virtual int Bind(int fd, const SocketAddress& address) = 0;  // EADDRINUSE EADDRNOTAVAIL EACCES EINVAL
@@ -137,9 +137,9 @@ class Os {
   virtual bool IsSocketFile(const std::string& path) = 0;
   virtual int Unlink(const std::string& path) = 0;
 
-  // ---- signals, 1 to 63. One watcher a signal and process. While watched, each delivery of `signo` sets its bit in what
-  // TakeSignals gives and wakes `poller`. Watching again is 0 and changes nothing. A poller that is destroyed no longer
-  // watches. -EINVAL: not a signal; -EPERM: cannot be caught; -EBUSY: another poller has it.
+  // ---- signals, 1 to 63. One watcher a signal and process. While watched, each delivery of `signo` sets its bit in
+  // what TakeSignals gives and wakes `poller`. Watching again is 0 and changes nothing. A poller that is destroyed no
+  // longer watches. -EINVAL: not a signal; -EPERM: cannot be caught; -EBUSY: another poller has it.
   virtual int WatchSignal(int signo, Poller& poller) = 0;
   // Restores the action that was in force before; 0, or -ENOENT.
   virtual int UnwatchSignal(int signo, Poller& poller) = 0;

@@ -1,0 +1,222 @@
+// SimNetwork: the hosts, links and stream sockets of a simulation, in memory.
+//
+// Tests do not use it directly: SimOs gives its sockets descriptors, and SimKernel sets its links. It follows Linux
+// where a program can tell: which errno, what is readable, what becomes of a connection whose other end was closed with
+// bytes unread. What is left out: TIME_WAIT, urgent data, datagrams, congestion.
+//
+// A connection has two directions. What is sent (bytes, end, reset, acknowledgement) travels in order and takes the
+// link's latency. A direction holds at most the sender's send buffer, in flight and unread together.
+//
+// Threading: the clock's thread.     Lifetime: the network outlives its sockets.
+#ifndef TROUPE_TESTING_SIM_SIM_NETWORK_H_
+#define TROUPE_TESTING_SIM_SIM_NETWORK_H_
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "troupe/base/monotonic_time.h"
+#include "troupe/base/socket_address.h"
+#include "troupe/testing/sim/sim_clock.h"
+#include "troupe/testing/sim/sim_random.h"
+
+namespace troupe::testing {
+
+// How one host reaches another. Every packet takes latency plus a random part of jitter, but never overtakes within its
+// connection. While a link is stalled nothing arrives; what was sent arrives when it no longer is.
+struct SimLink {
+  absl::Duration latency = absl::Microseconds(250);
+  absl::Duration jitter = absl::ZeroDuration();
+  bool stalled = false;
+};
+
+class SimSocket;
+struct SimConnection;
+
+// Told when what a socket is ready for may have changed, and when it is gone.
+class SimSocketWatcher {
+ public:
+  virtual void SocketChanged() = 0;
+  virtual void SocketClosed() = 0;  // the last call; the watcher is forgotten already
+
+ protected:
+  ~SimSocketWatcher() = default;
+};
+
+class SimNetwork {
+ public:
+  SimNetwork(SimClock& clock, SimRandom random) : clock_(clock), random_(random) {}
+  SimNetwork(const SimNetwork&) = delete;
+  SimNetwork& operator=(const SimNetwork&) = delete;
+
+  // Hosts are numbered from 0.
+  int AddHost();
+  // The host's own addresses, besides loopback; the ports are ignored.
+  void SetIps(int host, const std::vector<SocketAddress>& ips);
+  // Its addresses are free again; nothing reaches it.
+  void RemoveHost(int host);
+
+  // How `from` reaches `to`, in that direction.
+  void SetLink(int from, int to, const SimLink& link);
+  // For pairs of hosts that SetLink was not called for; and for each host to itself.
+  void SetDefaultLink(const SimLink& link);
+  void SetLoopbackLink(const SimLink& link);
+  const SimLink& Link(int from, int to) const;
+
+  void SetSendBufferBytes(size_t bytes) { send_buffer_bytes_ = bytes; }  // of sockets made from now on
+
+  // Two that are connected, without names.
+  std::pair<std::unique_ptr<SimSocket>, std::unique_ptr<SimSocket>> NewPair(int host);
+
+  // ---- files, as far as Unix sockets need them
+  void AddFile(int host, const std::string& path);  // a regular one
+  bool IsSocketFile(int host, const std::string& path) const;
+  int Unlink(int host, const std::string& path);
+
+ private:
+  friend class SimSocket;
+
+  // What has a path on a host.
+  struct File {
+    bool is_socket = false;
+    SimSocket* socket = nullptr;  // null: a regular file, or its socket is closed
+  };
+  struct Host {
+    bool removed = false;
+    std::vector<SocketAddress> ips;
+    uint16_t next_port = kEphemeralFirst;
+    std::multimap<uint16_t, SimSocket*> ports;  // in the order of binding within a port
+    std::map<std::string, File> files;
+    std::map<std::string, SimSocket*> abstract;
+  };
+  // What travels.
+  struct Packet {
+    enum Kind { kBytes, kEnd, kReset, kAcknowledge, kEstablished, kRefused } kind;
+    std::string bytes = {};
+    size_t acknowledged = 0;
+    int error = 0;
+    MonotonicTime arrival = {};
+  };
+  friend struct SimConnection;
+
+  // As Linux has them by default.
+  static constexpr uint16_t kEphemeralFirst = 32768;
+  static constexpr uint16_t kEphemeralLast = 60999;
+
+  const Host& host(int index) const { return hosts_[static_cast<size_t>(index)]; }
+  Host& host(int index) { return hosts_[static_cast<size_t>(index)]; }
+  MonotonicTime ArrivalTime(int from, int to);
+  int FindHost(int from, const SocketAddress& address) const;  // -1: nobody has it
+  SimSocket* FindListener(int host, const SocketAddress& address);
+  uint16_t AssignPort(Host& host);  // 0: none is free
+  static bool Conflicts(const Host& host, const SimSocket& socket, const SocketAddress& address);
+  void Unstick();
+
+  // Packets to `side` of the connection.
+  void Transmit(const std::shared_ptr<SimConnection>& connection, int side, Packet packet);
+  void ScheduleArrival(const std::shared_ptr<SimConnection>& connection, int side);
+  void Arrive(const std::shared_ptr<SimConnection>& connection, int side);
+  void Knock(const std::shared_ptr<SimConnection>& connection, const SocketAddress& address, int attempt);
+  void KnockArrives(const std::shared_ptr<SimConnection>& connection, const SocketAddress& address, int attempt);
+  void KnockAgain(const std::shared_ptr<SimConnection>& connection, const SocketAddress& address, int attempt);
+
+  SimClock& clock_;
+  SimRandom random_;
+  SimLink default_link_;
+  SimLink loopback_link_ = {.latency = absl::Microseconds(10)};
+  size_t send_buffer_bytes_ = 64 << 10;
+  std::deque<Host> hosts_;
+  std::map<std::pair<int, int>, SimLink> links_;
+  // Sides for which something waits behind a stalled link, in the order in which they got stuck.
+  std::vector<std::pair<std::weak_ptr<SimConnection>, int>> stuck_;
+};
+
+// A stream socket. Results are as of the system calls, or -errno.
+class SimSocket {
+ public:
+  enum ReadinessBits : uint32_t { kHangUp = 1 << 16 };  // reported whatever one waits for
+
+  SimSocket(SimNetwork& network, int host, int family);
+  SimSocket(const SimSocket&) = delete;
+  SimSocket& operator=(const SimSocket&) = delete;
+  ~SimSocket();  // close(2): what was sent still arrives
+
+  int SetOption(int level, int name, int value);
+  int GetOption(int level, int name, int* value) const;
+  int Bind(const SocketAddress& address);
+  int Listen(int backlog);
+  // Null with *error when there is none.
+  std::unique_ptr<SimSocket> Accept(SocketAddress* peer, int* error);
+  int Connect(const SocketAddress& address);
+  int TakeError();
+  int LocalAddress(SocketAddress* address) const;
+  int PeerAddress(SocketAddress* address) const;
+  int ShutdownWrite();
+  int64_t Recv(absl::Span<char> bytes);
+  // At most `bytes_max` of them.
+  int64_t Send(absl::Span<const iovec> bytes, size_t bytes_max);
+  // Both ends see the connection reset, at once: what a box in between, or a peer that crashed and came back, does.
+  void Reset();
+
+  uint32_t Readiness() const;
+  void AddWatcher(SimSocketWatcher& watcher) { watchers_.push_back(&watcher); }
+  void RemoveWatcher(SimSocketWatcher& watcher);
+
+ private:
+  friend class SimNetwork;
+  enum class State { kIdle, kListening, kConnecting, kConnected, kReset };
+
+  int BindIp(const SocketAddress& address);
+  int BindToFreePort(const SocketAddress& ip, int error);
+  int BindUnix(const SocketAddress& address);
+  int ConnectUnix(const SocketAddress& address);
+  void Unbind();
+  int ConnectIp(SocketAddress address);
+  void Join(std::shared_ptr<SimConnection> connection, int side);
+  void Handle(SimNetwork::Packet packet);
+  void BecomeReset(int error);
+  void Changed();
+  bool is_connected() const { return state_ == State::kConnected; }
+  bool is_bound() const { return local_.family() != AF_UNSPEC; }
+  bool option(int level, int name) const;
+  SimSocket* peer_socket() const;
+  SimNetwork::Host& host() const { return network_.host(host_); }
+
+  SimNetwork& network_;
+  const int host_;
+  const int family_;
+  State state_ = State::kIdle;
+  std::map<std::pair<int, int>, int> options_;  // (level, name) -> value
+  std::vector<SimSocketWatcher*> watchers_;
+  int error_ = 0;  // SO_ERROR
+
+  SocketAddress local_;  // AF_UNSPEC until it is bound, or for a Unix socket without a name
+  SocketAddress peer_;
+
+  // listening
+  size_t backlog_ = 0;
+  std::deque<std::unique_ptr<SimSocket>> waiting_;
+
+  // connected. Shared by the two ends and the packets under way between them.
+  std::shared_ptr<SimConnection> connection_;
+  int side_ = 0;
+  std::string received_;
+  size_t received_taken_ = 0;  // of received_, by Recv
+  size_t unacknowledged_ = 0;
+  bool end_sent_ = false;
+  bool end_received_ = false;
+};
+
+}  // namespace troupe::testing
+
+#endif  // TROUPE_TESTING_SIM_SIM_NETWORK_H_

@@ -1,0 +1,360 @@
+#include "troupe/testing/sim/sim_os.h"
+
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <initializer_list>
+#include <iterator>
+#include <limits>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "glog/logging.h"
+#include "troupe/base/status_macros.h"
+#include "troupe/testing/sim/sim_poller.h"
+#include "troupe/testing/sim/sim_worker_pool.h"
+
+namespace troupe::testing {
+namespace {
+
+constexpr int kFirstDescriptor = 3;  // 0 to 2 are taken, as in a process
+
+SimHostOptions Completed(SimHostOptions options, int number) {
+  if (options.name.empty()) options.name = absl::StrCat("host", number);
+  if (options.ips.empty()) {
+    const int n = number + 1;
+    options.ips.push_back(*SocketAddress::FromIp(absl::StrCat("10.0.", n / 256, ".", n % 256), 0));
+    if (options.ipv6) options.ips.push_back(*SocketAddress::FromIp(absl::StrCat("fd00::", absl::Hex(n)), 0));
+  }
+  return options;
+}
+
+absl::StatusOr<uint16_t> ServicePort(const std::string& service) {
+  if (service.empty()) return 0;
+  if (service == "http") return 80;
+  if (service == "https") return 443;
+  uint32_t port = 0;
+  if (!std::all_of(service.begin(), service.end(), absl::ascii_isdigit) || !absl::SimpleAtoi(service, &port) ||
+      port > 65535) {
+    return absl::InvalidArgumentError(absl::StrCat("no such service, and no port from 0 to 65535: ", service));
+  }
+  return static_cast<uint16_t>(port);
+}
+
+}  // namespace
+
+SimOs::SimOs(uint64_t seed, SimHostOptions options)
+    : SimOs(std::make_unique<SimKernel>(seed), nullptr, std::move(options)) {}
+
+SimOs::SimOs(SimKernel& kernel, SimHostOptions options) : SimOs(nullptr, &kernel, std::move(options)) {}
+
+SimOs::SimOs(std::unique_ptr<SimKernel> own, SimKernel* kernel, SimHostOptions options)
+    : own_kernel_(std::move(own)),
+      kernel_(own_kernel_ != nullptr ? *own_kernel_ : *kernel),
+      options_(std::move(options)),
+      random_(kernel_.ForkRandom()),
+      io_random_(kernel_.ForkRandom()),
+      wall_at_zero_(options_.wall_start) {
+  number_ = kernel_.network().AddHost();
+  options_ = Completed(std::move(options_), number_);
+  kernel_.network().SetIps(number_, options_.ips);
+  kernel_.SetName(options_.name, options_.ips);
+}
+
+SimOs::~SimOs() {
+  sockets_.clear();
+  kernel_.network().RemoveHost(number_);
+  kernel_.RemoveName(options_.name);
+}
+
+// ---- faults
+
+void SimOs::FailCall(int64_t k, int error) {
+  fail_at_ = k == 0 ? 0 : calls_ + k;
+  fail_with_ = error;
+  fault_was_injected_ = false;
+}
+
+int SimOs::Begin(absl::string_view operation, int fd) {
+  ++calls_;
+  kernel_.clock().CheckThread();
+  kernel_.trace().Add(operation);
+  kernel_.trace().Add(number_);
+  kernel_.trace().Add(fd);
+  int error = 0;
+  if (calls_ == fail_at_) {
+    fault_was_injected_ = true;
+    error = fail_with_;
+  } else if (fault_) {
+    error = fault_(operation, fd);
+  }
+  kernel_.trace().Add(error);
+  return -error;
+}
+
+int SimOs::Begin(absl::string_view operation, int fd, SimSocket** socket) {
+  if (const int error = Begin(operation, fd); error != 0) return error;
+  *socket = Find(fd);
+  return *socket == nullptr ? -EBADF : 0;
+}
+
+template <class Result>
+Result SimOs::Traced(Result result) {
+  kernel_.trace().Add(result);
+  return result;
+}
+
+void SimOs::Reset(int fd) {
+  SimSocket* const socket = Find(fd);
+  CHECK(socket != nullptr) << "not open: " << fd;
+  socket->Reset();
+}
+
+void SimOs::AddFile(const std::string& path) { kernel_.network().AddFile(number_, path); }
+
+std::vector<int> SimOs::OpenDescriptors() const {
+  std::vector<int> fds;
+  for (const auto& [fd, socket] : sockets_) fds.push_back(fd);
+  return fds;
+}
+
+int SimOs::GetSocketOption(int fd, int level, int name, int* value) {
+  SimSocket* const socket = Find(fd);
+  return socket == nullptr ? -EBADF : socket->GetOption(level, name, value);
+}
+
+// ---- time, randomness, readiness, threads
+
+MonotonicTime SimOs::Now() { return kernel_.Now(); }
+
+absl::Time SimOs::WallNow() { return wall_at_zero_ + (kernel_.Now() - MonotonicTime()); }
+
+void SimOs::FillRandom(absl::Span<char> bytes) { random_.Fill(bytes); }
+
+std::unique_ptr<Poller> SimOs::NewPoller() { return std::make_unique<SimPoller>(*this, kernel_.clock()); }
+
+std::unique_ptr<WorkerPool> SimOs::NewWorkerPool(int threads_max, absl::string_view /*name*/) {
+  return std::make_unique<SimWorkerPool>(kernel_.clock(), threads_max, options_.worker_latency);
+}
+
+// ---- sockets
+
+SimSocket* SimOs::Find(int fd) {
+  const auto found = sockets_.find(fd);
+  return found == sockets_.end() ? nullptr : found->second.get();
+}
+
+int SimOs::LowestFree() const {
+  int fd = kFirstDescriptor;
+  for (const auto& [open, socket] : sockets_) {
+    if (open != fd) break;
+    ++fd;
+  }
+  return fd < options_.descriptors_max ? fd : -EMFILE;
+}
+
+int SimOs::Install(std::unique_ptr<SimSocket> socket) {
+  const int fd = LowestFree();
+  if (fd >= 0) sockets_.emplace(fd, std::move(socket));
+  return fd;
+}
+
+int SimOs::Socket(int family, int type) {
+  if (const int error = Begin("Socket"); error != 0) return error;
+  if (family != AF_INET && family != AF_UNIX && (family != AF_INET6 || !options_.ipv6)) return -EAFNOSUPPORT;
+  if (type != SOCK_STREAM) return -ESOCKTNOSUPPORT;
+  return Traced(Install(std::make_unique<SimSocket>(kernel_.network(), number_, family)));
+}
+
+int SimOs::SocketPair(int family, int type, int fds[2]) {
+  if (const int error = Begin("SocketPair"); error != 0) return error;
+  if (family != AF_UNIX) return -EOPNOTSUPP;
+  if (type != SOCK_STREAM) return -ESOCKTNOSUPPORT;
+  auto [first, second] = kernel_.network().NewPair(number_);
+  const int first_fd = Install(std::move(first));
+  if (first_fd < 0) return first_fd;
+  const int second_fd = Install(std::move(second));
+  if (second_fd < 0) {
+    sockets_.erase(first_fd);
+    return second_fd;
+  }
+  fds[0] = first_fd;
+  fds[1] = second_fd;
+  return 0;
+}
+
+int SimOs::SetSocketOption(int fd, int level, int name, int value) {
+  SimSocket* socket = nullptr;
+  if (const int error = Begin("SetSocketOption", fd, &socket); error != 0) return error;
+  return socket->SetOption(level, name, value);
+}
+
+int SimOs::Bind(int fd, const SocketAddress& address) {
+  SimSocket* socket = nullptr;
+  if (const int error = Begin("Bind", fd, &socket); error != 0) return error;
+  return Traced(socket->Bind(address));
+}
+
+int SimOs::Listen(int fd, int backlog) {
+  SimSocket* socket = nullptr;
+  if (const int error = Begin("Listen", fd, &socket); error != 0) return error;
+  return Traced(socket->Listen(backlog));
+}
+
+int SimOs::Accept(int fd, SocketAddress* peer) {
+  SimSocket* socket = nullptr;
+  if (const int error = Begin("Accept", fd, &socket); error != 0) return error;
+  // As in Linux the descriptor is found first: without one the connection stays in the queue.
+  if (const int free = LowestFree(); free < 0) return free;
+  int error = 0;
+  std::unique_ptr<SimSocket> accepted = socket->Accept(peer, &error);
+  return Traced(accepted == nullptr ? -error : Install(std::move(accepted)));
+}
+
+int SimOs::Connect(int fd, const SocketAddress& address) {
+  SimSocket* socket = nullptr;
+  if (const int error = Begin("Connect", fd, &socket); error != 0) return error;
+  return Traced(socket->Connect(address));
+}
+
+int SimOs::SocketError(int fd) {
+  SimSocket* socket = nullptr;
+  if (const int error = Begin("SocketError", fd, &socket); error != 0) return -error;
+  return Traced(socket->TakeError());
+}
+
+int SimOs::LocalAddress(int fd, SocketAddress* address) {
+  SimSocket* socket = nullptr;
+  if (const int error = Begin("LocalAddress", fd, &socket); error != 0) return error;
+  return socket->LocalAddress(address);
+}
+
+int SimOs::PeerAddress(int fd, SocketAddress* address) {
+  SimSocket* socket = nullptr;
+  if (const int error = Begin("PeerAddress", fd, &socket); error != 0) return error;
+  return socket->PeerAddress(address);
+}
+
+int SimOs::ShutdownWrite(int fd) {
+  SimSocket* socket = nullptr;
+  if (const int error = Begin("ShutdownWrite", fd, &socket); error != 0) return error;
+  return Traced(socket->ShutdownWrite());
+}
+
+size_t SimOs::IoLimit(size_t bytes_max) {
+  if (bytes_max == 0) return std::numeric_limits<size_t>::max();
+  return io_limits_.random ? 1 + io_random_.Below(bytes_max) : bytes_max;
+}
+
+int64_t SimOs::Recv(int fd, absl::Span<char> bytes) {
+  SimSocket* socket = nullptr;
+  if (const int error = Begin("Recv", fd, &socket); error != 0) return error;
+  return Traced(socket->Recv(bytes.subspan(0, IoLimit(io_limits_.recv_bytes_max))));
+}
+
+int64_t SimOs::Send(int fd, absl::Span<const iovec> bytes) {
+  SimSocket* socket = nullptr;
+  if (const int error = Begin("Send", fd, &socket); error != 0) return error;
+  return Traced(socket->Send(bytes, IoLimit(io_limits_.send_bytes_max)));
+}
+
+int SimOs::Close(int fd) {
+  const int error = Begin("Close", fd);
+  const auto found = sockets_.find(fd);
+  if (found == sockets_.end()) return -EBADF;
+  const std::unique_ptr<SimSocket> closing = std::move(found->second);
+  sockets_.erase(found);
+  return error;
+}
+
+// ---- names, files
+
+absl::StatusOr<std::vector<SocketAddress>> SimOs::Resolve(const ResolveQuery& query) {
+  if (const int error = Begin("Resolve"); error != 0) {
+    return absl::UnavailableError(absl::StrCat("cannot resolve ", query.host, ": ", strerror(-error)));
+  }
+  if (query.family != AF_UNSPEC && query.family != AF_INET && query.family != AF_INET6) {
+    return absl::InvalidArgumentError(absl::StrCat("address family not supported: ", query.family));
+  }
+  ASSIGN_OR_RETURN(const uint16_t port, ServicePort(query.service));
+  std::vector<SocketAddress> found;
+  const auto find_ips = [&](std::initializer_list<const char*> ips) {
+    for (const char* ip : ips) found.push_back(*SocketAddress::FromIp(ip, port));
+  };
+  if (query.host.empty() && query.passive) {
+    find_ips({"0.0.0.0", "::"});
+  } else if (query.host.empty() || absl::EqualsIgnoreCase(query.host, "localhost")) {
+    find_ips({"::1", "127.0.0.1"});
+  } else if (absl::StatusOr<SocketAddress> numeric = SocketAddress::FromIp(query.host, port); numeric.ok()) {
+    found.push_back(*numeric);
+  } else {
+    ASSIGN_OR_RETURN(const std::vector<SocketAddress> addresses, kernel_.LookUp(query.host));
+    for (const SocketAddress& address : addresses) found.push_back(*SocketAddress::FromIp(address.host(), port));
+  }
+  std::vector<SocketAddress> addresses;
+  for (const SocketAddress& address : found) {
+    if (query.family != AF_UNSPEC && address.family() != query.family) continue;
+    if (std::find(addresses.begin(), addresses.end(), address) == addresses.end()) addresses.push_back(address);
+  }
+  if (addresses.empty()) {
+    return absl::NotFoundError(absl::StrCat("no address of the family asked for: ", query.host));
+  }
+  return addresses;
+}
+
+bool SimOs::IsSocketFile(const std::string& path) { return kernel_.network().IsSocketFile(number_, path); }
+
+int SimOs::Unlink(const std::string& path) {
+  if (const int error = Begin("Unlink"); error != 0) return error;
+  return kernel_.network().Unlink(number_, path);
+}
+
+// ---- signals
+
+int SimOs::WatchSignal(int signo, Poller& poller) {
+  if (const int error = Begin("WatchSignal", signo); error != 0) return error;
+  if (signo < 1 || signo > 63) return -EINVAL;
+  if (signo == SIGKILL || signo == SIGSTOP) return -EPERM;
+  const auto [entry, added] = signal_watchers_.emplace(signo, &static_cast<SimPoller&>(poller));
+  return added || entry->second == &poller ? 0 : -EBUSY;
+}
+
+int SimOs::UnwatchSignal(int signo, Poller& poller) {
+  const auto found = signal_watchers_.find(signo);
+  if (found == signal_watchers_.end() || found->second != &poller) return -ENOENT;
+  signal_watchers_.erase(found);
+  return 0;
+}
+
+uint64_t SimOs::TakeSignals(Poller& poller) { return std::exchange(static_cast<SimPoller&>(poller).signals_, 0); }
+
+int SimOs::RaiseSignal(int signo) {
+  if (signo < 0 || signo > 64) return -EINVAL;
+  if (signo == 0) return 0;
+  kernel_.trace().Add("RaiseSignal");
+  kernel_.trace().Add(signo);
+  const auto found = signal_watchers_.find(signo);
+  if (found == signal_watchers_.end()) {
+    unwatched_signals_.push_back(signo);
+    return 0;
+  }
+  found->second->signals_ |= uint64_t{1} << signo;
+  found->second->Wake();
+  return 0;
+}
+
+void SimOs::ForgetPoller(SimPoller& poller) {
+  for (auto it = signal_watchers_.begin(); it != signal_watchers_.end();) {
+    it = it->second == &poller ? signal_watchers_.erase(it) : std::next(it);
+  }
+}
+
+}  // namespace troupe::testing

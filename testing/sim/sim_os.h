@@ -1,0 +1,168 @@
+// SimOs: an operating system in memory, with a virtual clock, for tests of everything that is written against Os.
+//
+//   SimOs os;                       // a machine of its own
+//   EventLoop loop(os);             // its timers fire in virtual time: nothing sleeps
+//
+//   SimKernel kernel(seed);         // or several machines on one network
+//   SimOs server(kernel, {.name = "server"}), client(kernel, {.name = "client"});
+//
+// What it promises is what PosixOs does (testing/os_contract runs on both), in an order that depends on the seed only.
+// The clock moves when a Poller waits and nothing is ready: to its deadline or to the next event of the kernel,
+// whichever comes first. A wait that nothing could ever end gives -EDEADLK. Work for pools runs on the same thread.
+//
+// Faults: FailCall makes the k-th call fail, SetFault is asked at every call, SetIoLimits splits reads and writes,
+// Reset breaks a connection; kernel().SetLink delays and stalls.
+//
+// Threading: the kernel's thread; Wake() and Submit() too: a real thread that reaches in fails a CHECK.
+// Lifetime:  outlives its pollers and pools; its open descriptors are closed at its end.
+#ifndef TROUPE_TESTING_SIM_SIM_OS_H_
+#define TROUPE_TESTING_SIM_SIM_OS_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "troupe/base/monotonic_time.h"
+#include "troupe/base/socket_address.h"
+#include "troupe/os/os.h"
+#include "troupe/testing/sim/sim_kernel.h"
+#include "troupe/testing/sim/sim_network.h"
+#include "troupe/testing/sim/sim_random.h"
+
+namespace troupe::testing {
+
+class SimPoller;
+
+struct SimHostOptions {
+  std::string name = {};  // in DNS; empty: "host<n>"
+  // Addresses; empty: 10.0.x.y and fd00::x:y by the host's number, from 10.0.0.1 on.
+  std::vector<SocketAddress> ips = {};
+  bool ipv6 = true;  // false: EAFNOSUPPORT
+  absl::Time wall_start = absl::FromUnixSeconds(1'700'000'000);
+  int descriptors_max = 1024;
+  int64_t memory_bytes = int64_t{1} << 30;
+  absl::Duration worker_latency = absl::Microseconds(20);  // from Submit to the start of the work
+};
+
+// How many bytes one Recv or Send may move; 0: as many as there are. The socket stays ready for the rest.
+struct SimIoLimits {
+  size_t recv_bytes_max = 0;
+  size_t send_bytes_max = 0;
+  bool random = false;  // from 1 to the maximum, by the seed
+};
+
+class SimOs final : public Os {
+ public:
+  // On a kernel of its own.
+  explicit SimOs(uint64_t seed = 1, SimHostOptions options = {});
+  explicit SimOs(SimKernel& kernel, SimHostOptions options = {});
+  ~SimOs() override;
+
+  // ---- the machine
+  SimKernel& kernel() { return kernel_; }
+  int number() const { return number_; }  // of the host on its kernel, from 0
+  const std::string& name() const { return options_.name; }
+  const std::vector<SocketAddress>& ips() const { return options_.ips; }
+
+  // ---- faults
+  // Asked at every call that names an operation ("Accept", "Poller.Add", "Resolve" ...) and has a descriptor, or -1. A
+  // positive errno fails the call before it does anything, except that Close always closes.
+  using Fault = std::function<int(absl::string_view operation, int fd)>;
+  void SetFault(Fault fault) { fault_ = std::move(fault); }
+  // The k-th such call from now, counting from 1, fails with `error`, once. 0 undoes it.
+  void FailCall(int64_t k, int error);
+  // The call that FailCall named has come.
+  bool fault_was_injected() const { return fault_was_injected_; }
+  int64_t calls() const { return calls_; }  // that could have failed, so far
+
+  void SetIoLimits(const SimIoLimits& limits) { io_limits_ = limits; }
+  // Both ends see ECONNRESET. REQUIRES: fd is a socket.
+  void Reset(int fd);
+
+  // ---- clock, resources
+  void SetWallTime(absl::Time now) { wall_at_zero_ = now - (kernel_.Now() - MonotonicTime()); }
+  void SetDescriptorLimit(int limit) { options_.descriptors_max = limit; }
+  void AddFile(const std::string& path);  // a regular one, in the way of a Unix socket
+
+  // ---- what is left, for teardown checks
+  std::vector<int> OpenDescriptors() const;
+  int GetSocketOption(int fd, int level, int name, int* value);
+  // Signals that were raised while nobody watched them, in order. A real process would have ended, or not noticed.
+  const std::vector<int>& unwatched_signals() const { return unwatched_signals_; }
+
+  // ---- Os
+  MonotonicTime Now() override;
+  absl::Time WallNow() override;
+  void FillRandom(absl::Span<char> bytes) override;
+  std::unique_ptr<Poller> NewPoller() override;
+  std::unique_ptr<WorkerPool> NewWorkerPool(int threads_max, absl::string_view name) override;
+  int Socket(int family, int type) override;
+  int SocketPair(int family, int type, int fds[2]) override;
+  int SetSocketOption(int fd, int level, int name, int value) override;
+  int Bind(int fd, const SocketAddress& address) override;
+  int Listen(int fd, int backlog) override;
+  int Accept(int fd, SocketAddress* peer) override;
+  int Connect(int fd, const SocketAddress& address) override;
+  int SocketError(int fd) override;
+  int LocalAddress(int fd, SocketAddress* address) override;
+  int PeerAddress(int fd, SocketAddress* address) override;
+  int ShutdownWrite(int fd) override;
+  int64_t Recv(int fd, absl::Span<char> bytes) override;
+  int64_t Send(int fd, absl::Span<const iovec> bytes) override;
+  int Close(int fd) override;
+  absl::StatusOr<std::vector<SocketAddress>> Resolve(const ResolveQuery& query) override;
+  bool IsSocketFile(const std::string& path) override;
+  int Unlink(const std::string& path) override;
+  int WatchSignal(int signo, Poller& poller) override;
+  int UnwatchSignal(int signo, Poller& poller) override;
+  uint64_t TakeSignals(Poller& poller) override;
+  int RaiseSignal(int signo) override;
+  int64_t DescriptorLimit() override { return options_.descriptors_max; }
+  int64_t MemoryLimit() override { return options_.memory_bytes; }
+
+ private:
+  friend class SimPoller;
+  // On `own`, or else on `kernel`.
+  SimOs(std::unique_ptr<SimKernel> own, SimKernel* kernel, SimHostOptions options);
+
+  // Notes the call in the trace, asks for a fault and finds the socket: 0, or -errno.
+  int Begin(absl::string_view operation, int fd, SimSocket** socket);
+  int Begin(absl::string_view operation, int fd = -1);
+  // Notes the result in the trace.
+  template <class Result>
+  Result Traced(Result result);
+  int Install(std::unique_ptr<SimSocket> socket);
+  int LowestFree() const;  // -EMFILE
+  size_t IoLimit(size_t bytes_max);
+  SimSocket* Find(int fd);
+  void ForgetPoller(SimPoller& poller);
+
+  const std::unique_ptr<SimKernel> own_kernel_;  // null: it is somebody else's
+  SimKernel& kernel_;
+  SimHostOptions options_;
+  int number_ = 0;
+  SimRandom random_;     // what the program draws
+  SimRandom io_random_;  // what SimIoLimits draws
+  absl::Time wall_at_zero_;
+  Fault fault_;
+  int64_t calls_ = 0;
+  int64_t fail_at_ = 0;
+  int fail_with_ = 0;
+  bool fault_was_injected_ = false;
+  SimIoLimits io_limits_;
+  std::map<int, SimPoller*> signal_watchers_;
+  std::vector<int> unwatched_signals_;
+  std::map<int, std::unique_ptr<SimSocket>> sockets_;
+};
+
+}  // namespace troupe::testing
+
+#endif  // TROUPE_TESTING_SIM_SIM_OS_H_

@@ -1,0 +1,103 @@
+#include "troupe/testing/sim/sim_poller.h"
+
+#include <algorithm>
+#include <cerrno>
+
+#include "troupe/testing/sim/sim_os.h"
+
+namespace troupe::testing {
+
+struct SimPoller::Watch final : SimSocketWatcher, ListNode<> {
+  Watch(SimPoller& poller, int fd, SimSocket& socket, uint32_t interest, void* token)
+      : poller(poller), fd(fd), socket(&socket), interest(interest), token(token) {}
+  ~Watch() {
+    if (socket != nullptr) socket->RemoveWatcher(*this);
+  }
+
+  // Readiness bits to report now.
+  uint32_t Ready() const {
+    const uint32_t ready = socket->Readiness();
+    return (ready & SimSocket::kHangUp) != 0 ? kReadable | kWritable : ready & interest;
+  }
+  void SocketChanged() override {
+    if (!linked()) poller.candidates_.PushBack(*this);
+  }
+  void SocketClosed() override {
+    socket = nullptr;
+    poller.watches_.erase(fd);  // deletes this
+  }
+
+  SimPoller& poller;
+  const int fd;
+  SimSocket* socket;
+  uint32_t interest;
+  void* token;
+};
+
+SimPoller::SimPoller(SimOs& os, SimClock& clock) : os_(os), clock_(clock) {}
+
+SimPoller::~SimPoller() { os_.ForgetPoller(*this); }
+
+int SimPoller::Add(int fd, uint32_t interest, void* token) {
+  SimSocket* socket = nullptr;
+  if (const int error = os_.Begin("Poller.Add", fd, &socket); error != 0) return error;
+  if (watches_.find(fd) != watches_.end()) return -EEXIST;
+  auto watch = std::make_unique<Watch>(*this, fd, *socket, interest, token);
+  socket->AddWatcher(*watch);
+  watch->SocketChanged();
+  watches_.emplace(fd, std::move(watch));
+  return 0;
+}
+
+int SimPoller::Modify(int fd, uint32_t interest, void* token) {
+  SimSocket* socket = nullptr;
+  if (const int error = os_.Begin("Poller.Modify", fd, &socket); error != 0) return error;
+  const auto found = watches_.find(fd);
+  if (found == watches_.end()) return -ENOENT;
+  Watch& watch = *found->second;
+  watch.interest = interest;
+  watch.token = token;
+  watch.SocketChanged();
+  return 0;
+}
+
+int SimPoller::Remove(int fd) {
+  SimSocket* socket = nullptr;
+  if (const int error = os_.Begin("Poller.Remove", fd, &socket); error != 0) return error;
+  return watches_.erase(fd) > 0 ? 0 : -ENOENT;
+}
+
+int SimPoller::CollectReady(absl::Span<PollEvent> events) {
+  size_t count = 0;
+  IntrusiveList<Watch> still_ready;
+  while (count < events.size() && !candidates_.empty()) {
+    Watch& watch = candidates_.PopFront();
+    const uint32_t ready = watch.Ready();
+    if (ready == 0) continue;
+    events[count++] = {watch.token, ready};
+    still_ready.PushBack(watch);
+  }
+  candidates_.SpliceBack(still_ready);
+  return static_cast<int>(count);
+}
+
+int SimPoller::Wait(MonotonicTime deadline, absl::Span<PollEvent> events) {
+  clock_.AdvanceTo(clock_.Now());  // what is due now
+  while (true) {
+    const int count = CollectReady(events);
+    if (count > 0 || woken_ || deadline <= clock_.Now()) {
+      woken_ = false;
+      return count;
+    }
+    const MonotonicTime next = std::min(deadline, clock_.NextEventTime());
+    if (next.is_infinite()) return -EDEADLK;
+    clock_.AdvanceTo(next);
+  }
+}
+
+void SimPoller::Wake() {
+  clock_.CheckThread();
+  woken_ = true;
+}
+
+}  // namespace troupe::testing
