@@ -615,7 +615,7 @@ uint32_t SimSocket::Readiness() const {
     case State::kConnecting:
       return 0;
     case State::kListening:
-      return waiting_.empty() ? 0 : kReadable;
+      return waiting_.empty() ? 0 : uint32_t{kReadable};
     case State::kConnected:
       break;
   }
