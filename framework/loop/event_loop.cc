@@ -299,20 +299,27 @@ void EventLoop::TakeInbox() {
 
 // ---------------------------------------------------------------------------------------------------- descriptors
 
+void EventLoop::ClaimDescriptor(FdWatcher& watcher) {
+  const int fd = watcher.fd();
+  if (fd < 0) return;
+  if (static_cast<size_t>(fd) >= watchers_.size()) watchers_.resize(fd + 1);
+  if (watchers_[fd] == nullptr) watchers_[fd] = &watcher;
+}
+
+void EventLoop::ReleaseDescriptor(FdWatcher& watcher) {
+  const int fd = watcher.fd();
+  if (fd >= 0 && watchers_[fd] == &watcher) watchers_[fd] = nullptr;
+}
+
 int EventLoop::SetWatch(FdWatcher& watcher, uint32_t before, uint32_t now) {
   const int fd = watcher.fd();
-  if (now == 0) {
-    if (static_cast<size_t>(fd) < watchers_.size() && watchers_[fd] == &watcher) watchers_[fd] = nullptr;
-    return poller_ ? poller_->Remove(fd) : 0;
-  }
+  if (now == 0) return poller_ ? poller_->Remove(fd) : 0;
   CheckUsable();
   if (before != 0) return poller_->Modify(fd, now, &watcher);
   if (fd < 0) return -EBADF;
-  if (static_cast<size_t>(fd) >= watchers_.size()) watchers_.resize(fd + 1);
-  if (watchers_[fd] != nullptr) return -EEXIST;
-  const int result = poller_->Add(fd, now, &watcher);
-  if (result == 0) watchers_[fd] = &watcher;
-  return result;
+  if (watchers_[fd] == nullptr) watchers_[fd] = &watcher;  // released before
+  if (watchers_[fd] != &watcher) return -EEXIST;
+  return poller_->Add(fd, now, &watcher);
 }
 
 EventLoop::CallbackWatcher& EventLoop::UserWatcher(int fd) {

@@ -226,6 +226,9 @@ class EventLoop {
   void RunBatch();
   void RunDebug(Runnable& runnable);
   void TakeSignals();
+  // `watchers_` knows who has a descriptor, from its construction to its release.
+  void ClaimDescriptor(FdWatcher& watcher);
+  void ReleaseDescriptor(FdWatcher& watcher);
   int SetWatch(FdWatcher& watcher, uint32_t before, uint32_t now);
   CallbackWatcher& UserWatcher(int fd);
   [[noreturn]] void ThrowStalled();

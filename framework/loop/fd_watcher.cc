@@ -4,9 +4,14 @@
 
 namespace troupe {
 
-FdWatcher::FdWatcher(EventLoop& loop, int fd) : watcher_loop_(loop), fd_(fd) {}
+FdWatcher::FdWatcher(EventLoop& loop, int fd) : watcher_loop_(loop), fd_(fd) { loop.ClaimDescriptor(*this); }
 
-FdWatcher::~FdWatcher() { Watch(0); }
+FdWatcher::~FdWatcher() { Release(); }
+
+void FdWatcher::Release() {
+  Watch(0);
+  watcher_loop_.ReleaseDescriptor(*this);
+}
 
 int FdWatcher::Watch(uint32_t interest) {
   if ((interest & kReadable) == 0) readable_.Unlink();

@@ -4,7 +4,9 @@
 // Level-triggered; readiness becomes a queued callback of the iteration, reading before writing (C-SCK-03), and what is
 // no longer wanted by then does not run.
 //
-// Life:      made -> Watch(bits)* -> destroyed (or Watch(0)), before the descriptor is closed
+// The descriptor belongs to its first watcher, whether that waits for something or not, until it is released (C-TRN-14).
+//
+// Life:      made -> Watch(bits)* -> destroyed (or Release), before the descriptor is closed
 // Threading: the loop's.     Lifetime: within the loop's; may be destroyed in its own callbacks.
 #ifndef TROUPE_LOOP_FD_WATCHER_H_
 #define TROUPE_LOOP_FD_WATCHER_H_
@@ -31,6 +33,8 @@ class FdWatcher {
   // Watches for these Readiness bits from now on, none included. 0 or -errno. The loop must not be closed, unless
   // `interest` is 0.
   int Watch(uint32_t interest);
+  // Watches no more and gives the descriptor up: its number may become another's.
+  void Release();
 
  protected:
   virtual ~FdWatcher();
