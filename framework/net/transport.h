@@ -31,8 +31,8 @@ namespace troupe {
 // Marks of the write buffer, in bytes. What is left out follows from the other (C-FLW-01): high = 4 * low,
 // low = high / 4; with neither, 64 KiB and 16 KiB. {.high = 0} pauses whenever something is buffered.
 struct WriteBufferLimits {
-  std::optional<int64_t> high;
-  std::optional<int64_t> low;
+  std::optional<int64_t> high = std::nullopt;
+  std::optional<int64_t> low = std::nullopt;
 };
 
 class Transport {

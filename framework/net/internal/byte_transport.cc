@@ -1,0 +1,401 @@
+#include "troupe/net/internal/byte_transport.h"
+
+#include <cxxabi.h>
+#include <glog/logging.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <exception>
+#include <limits>
+#include <memory>
+#include <typeinfo>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "troupe/async/task.h"
+#include "troupe/base/errors.h"
+#include "troupe/base/os_error.h"
+#include "troupe/loop/event_loop.h"
+#include "troupe/loop/exception_context.h"
+#include "troupe/net/internal/read_buffer.h"
+
+namespace troupe::internal {
+namespace {
+
+// Pieces offered to one send: 64 standard chunks are 512 KiB, more than a socket takes.
+constexpr size_t kPiecesPerSend = 64;
+// asyncio's LOG_THRESHOLD_FOR_CONNLOST_WRITES.
+constexpr uint8_t kLostWritesBeforeLog = 5;
+
+std::string TypeName(const std::type_info& type) {
+  int failed = 0;
+  const std::unique_ptr<char, decltype(&std::free)> name(abi::__cxa_demangle(type.name(), nullptr, nullptr, &failed),
+                                                         &std::free);
+  return failed == 0 ? name.get() : type.name();
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------------------------------------------- life
+
+ByteTransport::ByteTransport(EventLoop& loop, const char* kind, std::unique_ptr<BaseProtocol> protocol)
+    : loop_(loop), protocol_(std::move(protocol)), kind_(kind), buffered_protocol_(IsBuffered(*protocol_)) {
+  Attach(*protocol_, this);
+}
+
+ByteTransport::~ByteTransport() = default;
+
+void ByteTransport::Start() { loop_.Schedule(*this); }
+
+void ByteTransport::Step() {
+  if (!Runnable::linked() && !loop_.IsClosed()) loop_.Schedule(*this);
+}
+
+void ByteTransport::Run() {
+  if (!connection_made_) {
+    connection_made_ = true;
+    try {
+      protocol_->ConnectionMade(*this);
+    } catch (...) {  // reports to the exception handler, which passes Fatal on
+      EndByException("ConnectionMade");
+    }
+    Watch();
+    made_.Happen();
+    if (conn_lost_ != 0 || orphaned_) Step();
+  } else if (conn_lost_ != 0 && !lost_.happened()) {
+    DeliverLost();
+  } else if (orphaned_) {
+    delete this;
+  }
+}
+
+void ByteTransport::DeliverLost() {
+  // Comes before a report, which may leave by Fatal.
+  const auto finish = [this] {
+    DeviceClose();
+    lost_.Happen();
+    if (owner_ != nullptr) std::exchange(owner_, nullptr)->OnTransportLost(*this);
+    if (orphaned_) Step();
+  };
+  try {
+    protocol_->ConnectionLost(reason_);
+  } catch (...) {  // reports to the exception handler, which passes Fatal on
+    finish();
+    return ReportException("Exception in protocol.ConnectionLost()");
+  }
+  finish();
+}
+
+void ByteTransport::Drop() noexcept {
+  // The loop closes: no callback comes any more, but the descriptor goes.
+  DeviceClose();
+  if (orphaned_) delete this;
+}
+
+void ByteTransport::Destroy() {
+  orphaned_ = true;
+  owner_ = nullptr;
+  ListNode<TransportOwner>::Unlink();
+  LOG_IF(WARNING, !closing_) << "unclosed transport " << DebugString();
+  if (loop_.IsClosed()) {
+    delete this;
+    return;
+  }
+  Abort();
+  Step();
+}
+
+Task<void> ByteTransport::Closed() { co_await lost_.Wait("Transport::Closed"); }
+
+std::unique_ptr<BaseProtocol> ByteTransport::ExchangeProtocol(std::unique_ptr<BaseProtocol> protocol) {
+  Attach(*protocol, this);
+  buffered_protocol_ = IsBuffered(*protocol);
+  std::unique_ptr<BaseProtocol> old = std::exchange(protocol_, std::move(protocol));
+  Attach(*old, nullptr);
+  return old;
+}
+
+std::string ByteTransport::DebugString() const {
+  std::string text = absl::StrCat("<", kind_, " ", DescribeDevice());
+  if (lost_.happened()) return absl::StrCat(text, " lost>");
+  if (closing_) absl::StrAppend(&text, " closing");
+  if (is_reading() && connection_made_ && !read_eof_) absl::StrAppend(&text, " reading");
+  return absl::StrCat(text, " write_buffer=", buffer_.size(), ">");
+}
+
+// ---------------------------------------------------------------------------------------------------- the end
+
+void ByteTransport::Close() {
+  if (closing_) return;
+  closing_ = true;
+  if (buffer_.empty()) return End(absl::OkStatus());
+  Watch();
+}
+
+void ByteTransport::End(absl::Status reason) {
+  if (conn_lost_ != 0) return;
+  conn_lost_ = 1;
+  closing_ = true;
+  reason_ = std::move(reason);
+  buffer_.Clear();
+  Watch();
+  Step();
+}
+
+void ByteTransport::EndByOs(int error, absl::string_view what) {
+  const std::string message = absl::StrCat("Fatal ", what, " error on ", kind_);
+  LOG_IF(INFO, loop_.debug()) << DebugString() << ": " << message << ": " << ErrnoText(error);
+  End(OsError(error, message));
+}
+
+void ByteTransport::EndByException(const char* callback) {
+  std::string message = absl::StrCat("Fatal error: protocol.", callback, "() call failed.");
+  const std::exception_ptr exception = std::current_exception();
+  absl::Status reason;
+  try {
+    throw;
+  } catch (const StatusError& error) {
+    reason = error.status();
+  } catch (...) {  // its caller has it and reports it
+    reason = absl::UnknownError(absl::StrCat(message, " ", DescribeException(exception)));
+  }
+  End(std::move(reason));
+  ReportException(std::move(message));
+}
+
+void ByteTransport::ReportException(std::string message) {
+  const BaseProtocol& protocol = *protocol_;
+  ExceptionContext context;
+  context.message = std::move(message);
+  context.Add("transport", DebugString(), this);
+  context.Add("protocol", TypeName(typeid(protocol)), &protocol);
+  loop_.ReportCurrentException(std::move(context));
+}
+
+// ---------------------------------------------------------------------------------------------------- readiness
+
+void ByteTransport::Watch() {
+  uint32_t interest = 0;
+  if (conn_lost_ == 0) {
+    if (connection_made_ && is_reading() && !read_eof_) interest |= kReadable;
+    if (!buffer_.empty()) interest |= kWritable;
+  }
+  const int result = DeviceWatch(interest);
+  if (result < 0 && interest != 0) EndByOs(result, "watch");
+}
+
+// ---------------------------------------------------------------------------------------------------- reading
+
+void ByteTransport::PauseReading() {
+  if (closing_ || paused_reading_) return;
+  paused_reading_ = true;
+  Watch();
+}
+
+void ByteTransport::ResumeReading() {
+  if (closing_ || !paused_reading_) return;
+  paused_reading_ = false;
+  Watch();
+}
+
+void ByteTransport::OnReadable() {
+  if (buffered_protocol_) return ReceiveBuffered();
+  ReadBuffer buffer;
+  const int64_t result = DeviceReceive(buffer.span());
+  if (result <= 0) return OnNothingReceived(result);
+  try {
+    static_cast<Protocol&>(*protocol_).DataReceived(buffer.span().first(static_cast<size_t>(result)));
+  } catch (...) {  // reports to the exception handler, which passes Fatal on
+    EndByException("DataReceived");
+  }
+}
+
+void ByteTransport::ReceiveBuffered() {
+  auto* protocol = static_cast<BufferedProtocol*>(protocol_.get());
+  absl::Span<char> buffer;
+  try {
+    buffer = protocol->GetBuffer(-1);
+    if (buffer.empty()) throw InvalidState("GetBuffer() returned an empty buffer");
+  } catch (...) {  // reports to the exception handler, which passes Fatal on
+    return EndByException("GetBuffer");
+  }
+  // It may have stopped reading, or handed over to another protocol, which is asked when the descriptor is looked at next.
+  if (!is_reading() || protocol_.get() != protocol) return;
+  const int64_t result = DeviceReceive(buffer);
+  if (result <= 0) return OnNothingReceived(result);
+  try {
+    protocol->BufferUpdated(static_cast<size_t>(result));
+  } catch (...) {  // reports to the exception handler, which passes Fatal on
+    EndByException("BufferUpdated");
+  }
+}
+
+void ByteTransport::OnNothingReceived(int64_t result) {
+  if (result == 0) return OnEof();
+  if (result != -EAGAIN) EndByOs(static_cast<int>(result), "read");
+}
+
+void ByteTransport::OnEof() {
+  read_eof_ = true;
+  Watch();
+  bool keep_open = false;
+  try {
+    keep_open = protocol_->EofReceived();
+  } catch (...) {  // reports to the exception handler, which passes Fatal on
+    return EndByException("EofReceived");
+  }
+  if (!keep_open) Close();
+}
+
+// ---------------------------------------------------------------------------------------------------- writing
+
+bool ByteTransport::MayWrite(bool empty) {
+  if (write_eof_) throw InvalidState("Cannot call Write() after WriteEof()");
+  if (empty) return false;
+  if (conn_lost_ == 0) return true;
+  if (conn_lost_ >= kLostWritesBeforeLog) {
+    LOG(WARNING) << "socket.send() raised exception.";
+  } else {
+    ++conn_lost_;
+  }
+  return false;
+}
+
+int64_t ByteTransport::Send(absl::Span<const iovec> pieces) {
+  const int64_t sent = DeviceSend(pieces);
+  if (sent >= 0) return sent;
+  if (sent == -EAGAIN) return 0;
+  EndByOs(static_cast<int>(sent), "write");
+  return -1;
+}
+
+bool ByteTransport::SendBuffered() {
+  std::array<iovec, kPiecesPerSend> pieces;
+  const int64_t sent = Send(absl::MakeConstSpan(pieces.data(), buffer_.FillIovec(absl::MakeSpan(pieces))));
+  if (sent < 0) return false;
+  buffer_.Consume(static_cast<size_t>(sent));
+  return true;
+}
+
+void ByteTransport::BufferedSome() {
+  Watch();
+  MaybePause();
+}
+
+void ByteTransport::Write(absl::Span<const char> bytes) {
+  if (!MayWrite(bytes.empty())) return;
+  if (!buffer_.empty()) {
+    buffer_.Append(bytes);
+    return MaybePause();
+  }
+  const iovec piece = {const_cast<char*>(bytes.data()), bytes.size()};
+  const int64_t sent = Send(absl::MakeConstSpan(&piece, 1));
+  if (sent < 0 || static_cast<size_t>(sent) == bytes.size()) return;
+  buffer_.Append(bytes.subspan(static_cast<size_t>(sent)));
+  BufferedSome();
+}
+
+void ByteTransport::Write(ByteQueue&& bytes) {
+  if (!MayWrite(bytes.empty())) return bytes.Clear();
+  if (!buffer_.empty()) {
+    buffer_.Append(std::move(bytes));
+    return MaybePause();
+  }
+  buffer_ = std::move(bytes);
+  if (!SendBuffered() || buffer_.empty()) return;
+  BufferedSome();
+}
+
+void ByteTransport::Writev(absl::Span<const absl::Span<const char>> pieces) {
+  std::array<iovec, kPiecesPerSend> offered;
+  size_t count = 0;
+  size_t next = 0;  // the first piece that is not offered
+  for (; next < pieces.size() && count < offered.size(); ++next) {
+    if (pieces[next].empty()) continue;
+    offered[count++] = {const_cast<char*>(pieces[next].data()), pieces[next].size()};
+  }
+  if (!MayWrite(count == 0)) return;
+  auto rest = absl::MakeSpan(offered.data(), count);
+  const bool was_empty = buffer_.empty();
+  if (was_empty) {
+    int64_t sent = Send(rest);
+    if (sent < 0) return;
+    while (!rest.empty() && static_cast<size_t>(sent) >= rest.front().iov_len) {
+      sent -= static_cast<int64_t>(rest.front().iov_len);
+      rest.remove_prefix(1);
+    }
+    if (!rest.empty()) {
+      rest.front().iov_base = static_cast<char*>(rest.front().iov_base) + sent;
+      rest.front().iov_len -= static_cast<size_t>(sent);
+    }
+  }
+  for (const iovec& piece : rest) buffer_.Append(absl::MakeConstSpan(static_cast<char*>(piece.iov_base), piece.iov_len));
+  for (; next < pieces.size(); ++next) buffer_.Append(pieces[next]);
+  if (buffer_.empty()) return;
+  was_empty ? BufferedSome() : MaybePause();
+}
+
+void ByteTransport::OnWritable() {
+  if (!SendBuffered()) return;
+  MaybeResume();
+  // ResumeWriting may have written more, or ended the connection.
+  if (conn_lost_ != 0 || !buffer_.empty()) return;
+  if (closing_) return End(absl::OkStatus());
+  Watch();
+  if (write_eof_) ShutdownWrite();
+}
+
+void ByteTransport::WriteEof() {
+  if (closing_ || write_eof_) return;
+  write_eof_ = true;
+  if (buffer_.empty()) ShutdownWrite();
+}
+
+void ByteTransport::ShutdownWrite() {
+  if (std::exchange(shut_down_, true)) return;
+  DeviceShutdownWrite();
+}
+
+// ---------------------------------------------------------------------------------------------------- flow control
+
+absl::Status ByteTransport::SetWriteBufferLimits(WriteBufferLimits limits) {
+  int64_t high = 64 << 10;
+  if (limits.high.has_value()) {
+    high = *limits.high;
+  } else if (limits.low.has_value()) {
+    constexpr int64_t kMax = std::numeric_limits<int64_t>::max();
+    high = *limits.low > kMax / 4 ? kMax : 4 * *limits.low;
+  }
+  const int64_t low = limits.low.value_or(high / 4);
+  if (!(high >= low && low >= 0)) {
+    return absl::InvalidArgumentError(absl::StrCat("high (", high, ") must be >= low (", low, ") must be >= 0"));
+  }
+  high_ = static_cast<size_t>(high);
+  low_ = static_cast<size_t>(low);
+  MaybePause();
+  return absl::OkStatus();
+}
+
+void ByteTransport::MaybePause() {
+  if (buffer_.size() <= high_ || paused_writing_) return;
+  paused_writing_ = true;
+  try {
+    protocol_->PauseWriting();
+  } catch (...) {  // reports to the exception handler, which passes Fatal on
+    ReportException("protocol.PauseWriting() failed");
+  }
+}
+
+void ByteTransport::MaybeResume() {
+  if (!paused_writing_ || buffer_.size() > low_) return;
+  paused_writing_ = false;
+  try {
+    protocol_->ResumeWriting();
+  } catch (...) {  // reports to the exception handler, which passes Fatal on
+    ReportException("protocol.ResumeWriting() failed");
+  }
+}
+
+}  // namespace troupe::internal

@@ -1,0 +1,58 @@
+#include "troupe/net/stream_transport.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace troupe {
+namespace internal {
+
+// A connection costs this much of our memory beside its protocol; the design's bound is 1 KiB.
+static_assert(sizeof(StreamTransport) <= 640);
+
+StreamTransport::StreamTransport(EventLoop& loop, int fd, std::unique_ptr<BaseProtocol> protocol,
+                                 const SocketAddress* peer)
+    : ByteTransport(loop, "socket transport", std::move(protocol)), FdWatcher(loop, fd), os_(loop.os()) {
+  // Either may fail when the peer is gone already: then there is none (C-TRN-03).
+  os_.LocalAddress(fd, &local_);
+  if (peer != nullptr) {
+    peer_ = *peer;
+  } else {
+    os_.PeerAddress(fd, &peer_);
+  }
+  if (local_.is_ip()) os_.SetSocketOption(fd, IPPROTO_TCP, TCP_NODELAY, 1);  // C-TRN-12
+}
+
+StreamTransport::~StreamTransport() { StreamTransport::DeviceClose(); }
+
+void StreamTransport::DeviceShutdownWrite() {
+  // Fails when the peer has reset the connection, which reading or the next write will report.
+  os_.ShutdownWrite(fd());
+}
+
+void StreamTransport::DeviceClose() {
+  if (!std::exchange(open_, false)) return;
+  FdWatcher::Release();
+  os_.Close(fd());
+}
+
+std::string StreamTransport::DescribeDevice() const {
+  std::string text = absl::StrCat("fd=", descriptor());
+  if (local_.family() != AF_UNSPEC) absl::StrAppend(&text, " ", local_.ToString());
+  if (peer_.family() != AF_UNSPEC) absl::StrAppend(&text, " -> ", peer_.ToString());
+  return text;
+}
+
+}  // namespace internal
+
+TransportPtr MakeStreamTransport(EventLoop& loop, int fd, std::unique_ptr<BaseProtocol> protocol) {
+  auto* transport = new internal::StreamTransport(loop, fd, std::move(protocol));
+  TransportPtr owned(transport);
+  transport->Start();
+  return owned;
+}
+
+}  // namespace troupe

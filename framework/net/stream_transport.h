@@ -1,0 +1,61 @@
+// StreamTransport: a Transport over a connected stream socket, TCP or Unix.
+//
+// Users get theirs from CreateConnection (connect.h) and CreateServer (stream_server.h). Make one directly for a socket
+// that came from elsewhere: inherited, passed over a Unix socket, a socket pair.
+//
+// Threading, lifetime: as Transport.
+#ifndef TROUPE_NET_STREAM_TRANSPORT_H_
+#define TROUPE_NET_STREAM_TRANSPORT_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/types/span.h"
+#include "troupe/base/socket_address.h"
+#include "troupe/loop/event_loop.h"
+#include "troupe/loop/fd_watcher.h"
+#include "troupe/net/internal/byte_transport.h"
+#include "troupe/net/protocol.h"
+#include "troupe/net/transport.h"
+
+namespace troupe {
+namespace internal {
+
+class StreamTransport final : public ByteTransport, private FdWatcher {
+ public:
+  // Takes `fd` over. `peer`: as accept(2) gave it; null: the kernel is asked.
+  StreamTransport(EventLoop& loop, int fd, std::unique_ptr<BaseProtocol> protocol, const SocketAddress* peer = nullptr);
+
+  const SocketAddress& peer() const override { return peer_; }
+  const SocketAddress& local() const override { return local_; }
+  int descriptor() const override { return open_ ? fd() : -1; }
+
+ private:
+  ~StreamTransport() override;
+
+  int64_t DeviceSend(absl::Span<const iovec> pieces) override { return os_.Send(fd(), pieces); }
+  int64_t DeviceReceive(absl::Span<char> bytes) override { return os_.Recv(fd(), bytes); }
+  int DeviceWatch(uint32_t interest) override { return FdWatcher::Watch(interest); }
+  void DeviceShutdownWrite() override;
+  void DeviceClose() override;
+  std::string DescribeDevice() const override;
+
+  void OnReadable() override { ByteTransport::OnReadable(); }
+  void OnWritable() override { ByteTransport::OnWritable(); }
+  std::string DescribeWatcher() const override { return DebugString(); }
+
+  Os& os_;
+  SocketAddress local_;
+  SocketAddress peer_;
+  bool open_ = true;
+};
+
+}  // namespace internal
+
+// Takes over `fd`, a connected, non-blocking stream socket. ConnectionMade is queued.
+TransportPtr MakeStreamTransport(EventLoop& loop, int fd, std::unique_ptr<BaseProtocol> protocol);
+
+}  // namespace troupe
+
+#endif  // TROUPE_NET_STREAM_TRANSPORT_H_
