@@ -1,15 +1,14 @@
 """troupe_cc_library: a library of one header, included as troupe/<room>/x.h."""
 
-def _room(package):
+def _public_folder(package):
     """framework/base -> troupe/base, testing/sim -> troupe/testing/sim, framework/wire/native -> troupe/wire/native."""
-    if package.startswith("framework/"):
-        return "troupe/" + package[len("framework/"):]
-    return "troupe/" + package
+    return "troupe/" + (package[len("framework/"):] if package.startswith("framework/") else package)
 
 def troupe_cc_library(name, hdrs = [], srcs = [], **kwargs):
     """A cc_library whose headers are included from outside as troupe/<room>/x.h.
 
-    Every header is also compiled alone, so that one which does not include what it uses fails here and not at its user's.
+    In this repository's clang builds every header is also compiled alone, so that one which does not include what it
+    uses fails here and not at its user's.
 
     Args:
       name: of the library.
@@ -18,21 +17,25 @@ def troupe_cc_library(name, hdrs = [], srcs = [], **kwargs):
       **kwargs: of cc_library.
     """
     package = native.package_name()
+    folder = _public_folder(package)
     alone = []
-    for h in hdrs:
-        source = "_%s_%s_alone.cc" % (name, h.replace("/", "_").replace(".", "_"))
+    for header in hdrs:
+        stem = "_%s_%s_alone" % (name, header.replace("/", "_").replace(".", "_"))
         native.genrule(
-            name = source[:-len(".cc")],
-            outs = [source],
-            cmd = "echo '#include \"%s/%s\"  // IWYU pragma: keep' > $@" % (_room(package), h),
+            name = stem,
+            outs = [stem + ".cc"],
+            cmd = "echo '#include \"%s/%s\"  // IWYU pragma: keep' > $@" % (folder, header),
             visibility = ["//visibility:private"],
         )
-        alone.append(source)
+        alone.append(stem + ".cc")
     native.cc_library(
         name = name,
+        srcs = srcs + select({
+            str(Label("//tools/build_rules:headers_alone")): alone,
+            "//conditions:default": [],
+        }),
         hdrs = hdrs,
-        srcs = srcs + alone,
-        include_prefix = _room(package),
+        include_prefix = folder,
         strip_include_prefix = "/" + package,
         **kwargs
     )
