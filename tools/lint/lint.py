@@ -397,7 +397,7 @@ def header(path, source):
     if not source.text.startswith("//"):
         found.append((1, "a header begins by saying what it is"))
     guard = re.search(r"^#ifndef (\w+)\n#define \1$", source.text, re.MULTILINE)
-    wanted = "TROUPE_%s_" % re.sub(r"\W", "_", re.sub(r"^framework/", "", path)).upper()
+    wanted = "TROUPE_%s_" % re.sub(r"\W", "_", re.sub(r"^(framework|tools)/", "", path)).upper()
     if not guard:
         found.append((1, "no include guard; %s is usual" % wanted))
     elif guard.group(1) != wanted:
