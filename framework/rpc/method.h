@@ -63,6 +63,7 @@ struct MethodInfo {
 struct ServiceInfo {
   absl::string_view full_name;  // "kv.v1.KeyValue"
   absl::Span<const MethodInfo> methods;
+  bool serial = false;  // option (troupe.actor).serial: an actor finishes one call before it starts the next
 };
 
 // Starts the handler of one call. `actor` points to the generated actor class of the service.

@@ -9,8 +9,14 @@
 // message bytes are charged until Consumed() returns them as credit; a peer that sends beyond its credit has broken the
 // format.
 //
-// Re-entry: events are delivered from inside Receive(). Every member but Receive() may be called from an event.
-// Threading: one thread.   Lifetime: CallEvents stay valid until their OnEnd or OnReset was delivered, or Forget().
+// Limits on how often a peer may do what costs it nothing (resets, pings, frames without use) are budgets that refill
+// with time and with calls that end well. A codec has no clock: whoever owns it says what time has passed.
+//
+// Re-entry: events are delivered from inside Receive() and Abandon(), none from anywhere else. Every other member may be
+// called from an event; the codec may not be destroyed in one.
+// Threading: one thread.
+// Lifetime:  CallEvents stay valid until OnEnd or OnReset was delivered, Reset(), Forget(), or a SendReply() after which
+// WaitingBytes() is 0; after one with bytes waiting, until OnSendRoom or OnReset.
 #ifndef TROUPE_WIRE_CODEC_H_
 #define TROUPE_WIRE_CODEC_H_
 
@@ -24,10 +30,15 @@
 #include "google/protobuf/message_lite.h"
 #include "troupe/base/byte_queue.h"
 #include "troupe/rpc/metadata.h"
+#include "troupe/wire/counters.h"
 
 namespace troupe {
 
 using CallId = uint32_t;
+
+// A status given to OnReset has this payload (its value is empty) when no handler has seen the call: it was refused, or
+// the peer was going away. It may be sent again elsewhere, whatever it does.
+inline constexpr char kNotStartedPayload[] = "troupe/not-started";
 
 // What one call hears from its codec. Implemented by a session's call records.
 class CallEvents {
@@ -78,7 +89,8 @@ class CodecEvents {
   virtual void OnGoAway(CallId last, absl::Status why) = 0;
   // Answer to SendPing.
   virtual void OnPong(uint64_t opaque) = 0;
-  // The peer's settings have come: calls that waited for room to be opened may be tried again.
+  // StartCall said that there was no room, and now there is: the peer's settings have come, or calls have ended. (Room
+  // that the session makes itself, by Reset(), is not announced.)
   virtual void OnCallRoom() = 0;
 
  protected:
@@ -89,11 +101,14 @@ struct CodecOptions {
   bool client = false;             // we opened the connection
   size_t message_bytes_max = 4 << 20;     // received; checked before anything is allocated for it
   uint32_t calls_max = 1000;              // calls in flight that the peer may open
-  uint32_t call_credit_bytes = 64 << 10;        // how much of one call's messages we hold unread
-  uint32_t connection_credit_bytes = 256 << 10;  // and of all calls of the connection
+  uint32_t call_credit_bytes = 64 << 10;   // how much of one call's messages we hold unread
+  // How much of all calls' messages may be on its way to them. Returned as bytes reach their call, not as they are read,
+  // so that a call that nobody reads does not stop the others; withheld by PauseCredit().
+  uint32_t connection_credit_bytes = 256 << 10;
   size_t metadata_bytes_max = 16 << 10;
   int metadata_entries_max = 100;
   bool deterministic = false;      // serialize maps in one order (simulation)
+  WireCounters* counters = nullptr;  // outlives the codec; null: nobody wants to know
 };
 
 struct OutgoingCall {
@@ -116,16 +131,19 @@ class Codec {
   virtual ByteQueue& output() = 0;
 
   // ---- calls that we open
-  // RESOURCE_EXHAUSTED: no room for another call now (OnCallRoom tells when). UNAVAILABLE: the peer is going away.
+  // RESOURCE_EXHAUSTED: no room for another call now (OnCallRoom tells when). UNAVAILABLE: the peer is going away, or the
+  // connection has broken. OUT_OF_RANGE: the message or the metadata is larger than the peer or the format takes; it will
+  // never do.
   virtual absl::StatusOr<CallId> StartCall(const OutgoingCall& call, CallEvents& events) = 0;
   virtual void SendHalfClose(CallId id) = 0;
 
   // ---- calls of either side. All ignore an id that is over.
-  // Encodes before it returns. RESOURCE_EXHAUSTED when larger than a message may be in this format.
+  // Encodes before it returns. RESOURCE_EXHAUSTED: larger than the peer or the format takes; nothing was sent.
   virtual absl::Status SendMessage(CallId id, const google::protobuf::MessageLite& message) = 0;
-  // Message bytes of this call that wait for the peer's credit.
+  // What of this call waits for the peer's credit, as it counts against that: an empty message counts too. 0 once the
+  // call is over.
   virtual size_t WaitingBytes(CallId id) const = 0;
-  // Ends the call at once in both directions: CANCELLED for a caller's cancel, otherwise the reason.
+  // Ends the call at once in both directions: CANCELLED for a caller's cancel, otherwise the reason. No event follows.
   virtual void Reset(CallId id, const absl::Status& why) = 0;
   // The application has taken `bytes` of what was charged.
   virtual void Consumed(CallId id, size_t bytes) = 0;
@@ -143,6 +161,15 @@ class Codec {
   virtual void SendPing(uint64_t opaque) = 0;
   // Tells the peer to open no more calls; those already opened go on. `why` is OK for a graceful end.
   virtual void SendGoAway(const absl::Status& why) = 0;
+  // The connection is gone: every call that is still open hears OnReset(why), in the order of their opening.
+  virtual void Abandon(const absl::Status& why) = 0;
+  // Stops giving credit to the peer, for calls and the connection, until ResumeCredit(): it can send what was granted
+  // before and no more. For a process that is short of memory.
+  virtual void PauseCredit() = 0;
+  virtual void ResumeCredit() = 0;
+  // Refills the budgets for what a peer may do only so often. Once a second while bytes come, or before Receive() with
+  // the time since the last, is often enough.
+  virtual void TimePassed(absl::Duration since_last) = 0;
   virtual size_t open_calls() const = 0;
   // Bytes held for this connection beyond output(): incomplete input, waiting messages.
   virtual size_t held_bytes() const = 0;

@@ -284,6 +284,7 @@ absl::StatusOr<std::vector<SocketAddress>> SimOs::Resolve(const ResolveQuery& qu
   if (query.family != AF_UNSPEC && query.family != AF_INET && query.family != AF_INET6) {
     return absl::InvalidArgumentError(absl::StrCat("address family not supported: ", query.family));
   }
+  if (absl::StrContains(query.host, '\0')) return absl::InvalidArgumentError("a host name may not hold a NUL");
   ASSIGN_OR_RETURN(const uint16_t port, ServicePort(query.service));
   std::vector<SocketAddress> found;
   const auto find_ips = [&](std::initializer_list<const char*> ips) {

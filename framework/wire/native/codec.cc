@@ -1,0 +1,1172 @@
+#include "troupe/wire/native/codec.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
+#include "google/protobuf/io/coded_stream.h"
+#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+
+namespace troupe {
+
+using google::protobuf::MessageLite;
+using native::FrameHeader;
+using native::FrameType;
+using native::kFlagAck;
+using native::kFlagBegin;
+using native::kFlagClose;
+using native::kFlagHead;
+using native::kFlagMore;
+using native::kFrameHeaderBytes;
+using native::kFramePayloadMax;
+using native::kMessageCost;
+using native::kPieceBytes;
+
+namespace {
+
+constexpr uint32_t kResetsMax = 1000, kResetsPerSecond = 33;
+constexpr uint32_t kGlitchesMax = 10000, kGlitchesPerSecond = 330;
+constexpr uint32_t kUnsentAcksMax = 1000;
+// Messages larger than a call's credit that may be assembled at once, in units of the largest message.
+constexpr size_t kAssemblyMessages = 4;
+// Less credit than this is not worth a frame: a sender waits for it unless it needs less, a receiver grants no less.
+constexpr uint32_t kWorthwhileCredit = 1024;
+// A head with a message of kPieceBytes behind it fits a frame.
+constexpr size_t kHeadBytesMax = 40 << 10;
+static_assert(kHeadBytesMax + 3 + kPieceBytes <= kFramePayloadMax);
+// What an end with a head that is too large keeps of its message.
+constexpr size_t kShortMessageBytes = 1024;
+constexpr size_t kUnknownPathBytes = 16 << 10;
+constexpr uint32_t kCallsLimit = 1 << 20;
+constexpr size_t kMessageLimit = 1 << 30;
+
+CodecOptions Checked(CodecOptions options) {
+  options.call_credit_bytes = std::clamp(options.call_credit_bytes, native::kBaselineCallCredit, native::kCreditMax / 2);
+  options.connection_credit_bytes =
+      std::clamp(options.connection_credit_bytes, native::kBaselineConnectionCredit, native::kCreditMax / 2);
+  options.calls_max = std::min(options.calls_max, kCallsLimit);
+  options.message_bytes_max = std::min(options.message_bytes_max, kMessageLimit);
+  options.metadata_bytes_max = std::min(options.metadata_bytes_max, kHeadBytesMax);
+  return options;
+}
+
+void AppendFeature(std::string& to, native::FeatureId id, uint32_t value) {
+  char record[8];
+  native::Store16(record, static_cast<uint16_t>(id));
+  native::Store16(record + 2, 4);
+  native::Store32(record + 4, value);
+  to.append(record, sizeof(record));
+}
+
+absl::Status NotStarted(absl::Status status) {
+  status.SetPayload(kNotStartedPayload, absl::Cord());
+  return status;
+}
+
+absl::Span<const char> SpanOf(absl::string_view text) { return {text.data(), text.size()}; }
+
+}  // namespace
+
+void NativeCodec::Budget::Pass(absl::Duration time) {
+  const int64_t passed = absl::ToInt64Nanoseconds(std::clamp(time, absl::ZeroDuration(), absl::Hours(1)));
+  nanos += passed;
+  const int64_t units = nanos * per_second / 1'000'000'000;
+  nanos -= units * 1'000'000'000 / per_second;
+  left = static_cast<uint32_t>(std::min<int64_t>(most, left + units));
+}
+
+NativeCodec::NativeCodec(const CodecOptions& options, CodecEvents& events)
+    : options_(Checked(options)),
+      events_(events),
+      own_counters_(options.counters == nullptr ? std::make_unique<WireCounters>() : nullptr),
+      counters_(options.counters == nullptr ? *own_counters_ : *options.counters),
+      next_id_(options.client ? 1 : 2),
+      receive_credit_(options_.connection_credit_bytes),
+      resets_{.left = kResetsMax, .most = kResetsMax, .per_second = kResetsPerSecond},
+      glitches_{.left = kGlitchesMax, .most = kGlitchesMax, .per_second = kGlitchesPerSecond} {
+  std::string features;
+  AppendFeature(features, native::FeatureId::kCallCreditBytes, options_.call_credit_bytes);
+  AppendFeature(features, native::FeatureId::kConnectionCreditBytes, options_.connection_credit_bytes);
+  AppendFeature(features, native::FeatureId::kCallsMax, options_.calls_max);
+  AppendFeature(features, native::FeatureId::kMessageBytesMax, static_cast<uint32_t>(options_.message_bytes_max));
+  AppendFeature(features, native::FeatureId::kMetadataBytesMax, static_cast<uint32_t>(options_.metadata_bytes_max));
+  char header[native::kPrefaceHeaderBytes] = {};
+  std::memcpy(header, native::kMagic, sizeof(native::kMagic));
+  header[4] = native::kVersion;
+  native::Store16(header + 6, static_cast<uint16_t>(features.size()));
+  output_.Append(absl::MakeConstSpan(header));
+  output_.Append(SpanOf(features));
+}
+
+NativeCodec::~NativeCodec() {
+  credit_paused_ = true;  // nobody is left to be granted anything
+  while (!calls_.empty()) Remove(calls_.front());
+}
+
+// ---------------------------------------------------------------- receiving
+
+absl::StatusOr<size_t> NativeCodec::LengthAfterHeader(const char* header) {
+  if (preface_received_) {
+    const size_t length = native::ReadFrameHeader(header).length;
+    if (length > kFramePayloadMax) return Broken(absl::StrCat("frame of ", length, " bytes, at most 65536"));
+    return length;
+  }
+  if (std::memcmp(header, native::kMagic, sizeof(native::kMagic)) != 0) return Broken("not the native wire's magic");
+  if (static_cast<uint8_t>(header[4]) != native::kVersion) {
+    return Broken(absl::StrCat("version ", static_cast<uint8_t>(header[4]), " of the native wire, understood is 1"));
+  }
+  const size_t length = native::Load16(header + 6);
+  if (header[5] != 0 || length > native::kFeatureBytesMax) return Broken("malformed preface");
+  return length;
+}
+
+absl::Status NativeCodec::Receive(absl::Span<const char> bytes) {
+  if (!dead_.ok()) return dead_;
+  while (dead_.ok()) {  // an event may abandon the connection
+    absl::Span<const char> header, body;
+    std::unique_ptr<char[]> kept;  // the body, where it came in parts
+    if (header_bytes_ == 0 && bytes.size() >= kFrameHeaderBytes) {
+      absl::StatusOr<size_t> length = LengthAfterHeader(bytes.data());
+      if (!length.ok()) return length.status();
+      if (bytes.size() - kFrameHeaderBytes >= *length) {
+        header = bytes.subspan(0, kFrameHeaderBytes);
+        body = bytes.subspan(kFrameHeaderBytes, *length);
+        bytes.remove_prefix(kFrameHeaderBytes + *length);
+      }
+    }
+    if (header.empty()) {
+      if (bytes.empty()) break;
+      const size_t more = std::min(bytes.size(), kFrameHeaderBytes - header_bytes_);
+      std::memcpy(header_ + header_bytes_, bytes.data(), more);
+      header_bytes_ += static_cast<uint8_t>(more);
+      bytes.remove_prefix(more);
+      if (header_bytes_ < kFrameHeaderBytes) break;
+      absl::StatusOr<size_t> length = LengthAfterHeader(header_);
+      if (!length.ok()) return length.status();
+      const size_t here = std::min(bytes.size(), *length - input_size_);
+      if (input_size_ + here > input_capacity_) {
+        // As it comes, and never for the length that a stranger announces.
+        input_capacity_ = std::min(*length, std::max({input_size_ + here, 2 * input_capacity_, size_t{1024}}));
+        std::unique_ptr<char[]> larger(new char[input_capacity_]);
+        if (input_size_ > 0) std::memcpy(larger.get(), input_.get(), input_size_);
+        input_ = std::move(larger);
+      }
+      if (here > 0) std::memcpy(input_.get() + input_size_, bytes.data(), here);
+      input_size_ += here;
+      bytes.remove_prefix(here);
+      if (input_size_ < *length) break;
+      kept = std::move(input_);
+      header = absl::MakeConstSpan(header_);
+      body = absl::MakeConstSpan(kept.get(), *length);
+      header_bytes_ = 0;
+      input_size_ = input_capacity_ = 0;
+    }
+    absl::Status status = preface_received_ ? ReceiveFrame(native::ReadFrameHeader(header.data()), body)
+                                            : ReceivePreface(header, body);
+    if (!status.ok()) return status;
+  }
+  if (!dead_.ok()) return dead_;
+  GrantConnection();
+  if (room_wanted_ && calls_of_ours_ < peer_calls_max_ && !peer_going_away_) {
+    room_wanted_ = false;
+    events_.OnCallRoom();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status NativeCodec::ReceivePreface(absl::Span<const char>, absl::Span<const char> features) {
+  uint32_t seen = 0;
+  uint32_t call_credit = native::kBaselineCallCredit, connection_credit = native::kBaselineConnectionCredit;
+  while (!features.empty()) {
+    if (features.size() < 4) return Broken("feature record cut short");
+    const uint16_t id = native::Load16(features.data());
+    const size_t length = native::Load16(features.data() + 2);
+    features.remove_prefix(4);
+    if (length > features.size()) return Broken("feature record cut short");
+    const absl::Span<const char> value = features.subspan(0, length);
+    features.remove_prefix(length);
+    if (id == 0 || id > static_cast<uint16_t>(native::FeatureId::kMetadataBytesMax)) {
+      if ((id & native::kFeatureMustBeKnown) != 0) {
+        return Broken(absl::StrCat("feature ", id, " must be understood and is not"));
+      }
+      continue;
+    }
+    if (length != 4) return Broken(absl::StrCat("feature ", id, " of ", length, " bytes, not 4"));
+    if ((seen >> id & 1) != 0) return Broken(absl::StrCat("feature ", id, " said twice"));
+    seen |= 1u << id;
+    const uint32_t number = native::Load32(value.data());
+    switch (static_cast<native::FeatureId>(id)) {
+      case native::FeatureId::kCallCreditBytes:
+        if (number < native::kBaselineCallCredit || number > native::kCreditMax) {
+          return Broken(absl::StrCat("credit of ", number, " bytes for a call"));
+        }
+        call_credit = number;
+        break;
+      case native::FeatureId::kConnectionCreditBytes:
+        if (number < native::kBaselineConnectionCredit || number > native::kCreditMax) {
+          return Broken(absl::StrCat("credit of ", number, " bytes for the connection"));
+        }
+        connection_credit = number;
+        break;
+      case native::FeatureId::kCallsMax:
+        peer_calls_max_ = number;
+        break;
+      case native::FeatureId::kMessageBytesMax:
+        peer_message_max_ = std::min<size_t>(number, kMessageLimit);
+        break;
+      case native::FeatureId::kMetadataBytesMax:
+        peer_metadata_max_ = number;
+        break;
+    }
+  }
+  preface_received_ = true;
+  send_credit_ += connection_credit - native::kBaselineConnectionCredit;
+  peer_call_credit_ = call_credit;
+  for (Call& call : calls_) {
+    call.send_credit += call_credit - native::kBaselineCallCredit;
+    if (call.waiting_first != nullptr && !call.ListNode<InTurn>::linked()) ready_.PushBack(call);
+  }
+  Pump();
+  return absl::OkStatus();
+}
+
+absl::Status NativeCodec::ReceiveFrame(const FrameHeader& frame, absl::Span<const char> payload) {
+  switch (frame.type) {
+    case FrameType::kCall:
+      return ReceiveCall(frame, payload);
+    case FrameType::kMessage:
+      return ReceiveMessage(frame, payload);
+    case FrameType::kEnd:
+      return ReceiveEnd(frame, payload);
+    case FrameType::kMetadata:
+      return ReceiveMetadata(frame, payload);
+    case FrameType::kReset:
+      return ReceiveReset(frame, payload);
+    case FrameType::kCredit:
+      return ReceiveCreditFrame(frame, payload);
+    case FrameType::kPing:
+      return ReceivePing(frame, payload);
+    case FrameType::kGoAway:
+      return ReceiveGoAway(frame, payload);
+  }
+  // Types of a later version are passed over; 0 is what zeroed memory would send.
+  if (static_cast<uint8_t>(frame.type) == 0) return Broken("frame of type 0");
+  return Glitch("frames of unknown type");
+}
+
+absl::Status NativeCodec::ChargeConnection(uint8_t flags, size_t body) {
+  const size_t cost = body + ((flags & kFlagBegin) != 0 ? kMessageCost : 0);
+  if (cost > receive_credit_) {
+    counters_.credit_overruns.Add();
+    return Broken(absl::StrCat("message bytes beyond the connection's credit of ", receive_credit_));
+  }
+  receive_credit_ -= static_cast<uint32_t>(cost);
+  return absl::OkStatus();
+}
+
+absl::Status NativeCodec::ResolveMethod(const native::CallHead& head, IncomingCall& call) {
+  if (!head.has_method) {
+    call.method = events_.FindMethod(head.path);
+    call.path = head.path;
+    return absl::OkStatus();
+  }
+  if (head.path.empty()) {
+    if (head.method >= peer_methods_.size()) {
+      return Broken(absl::StrCat("method ", head.method, " used before it was numbered"));
+    }
+    const Method& method = peer_methods_[head.method];
+    call.method = method.known;
+    if (method.path != nullptr) call.path = *method.path;
+    return absl::OkStatus();
+  }
+  if (head.method != peer_methods_.size()) {
+    return Broken(absl::StrCat("method numbered ", head.method, ", the next is ", peer_methods_.size()));
+  }
+  Method& method = peer_methods_.emplace_back();
+  method.known = events_.FindMethod(head.path);
+  if (method.known == nullptr && unknown_path_bytes_ + head.path.size() <= kUnknownPathBytes) {
+    unknown_path_bytes_ += head.path.size();
+    method.path = std::make_unique<std::string>(head.path);
+  }
+  call.method = method.known;
+  call.path = head.path;
+  return absl::OkStatus();
+}
+
+absl::Status NativeCodec::ReceiveCall(const FrameHeader& frame, absl::Span<const char> payload) {
+  const CallId expected = last_peer_id_ == 0 ? (options_.client ? 2 : 1) : last_peer_id_ + 2;
+  if (frame.id != expected || frame.id == 0) {
+    return Broken(absl::StrCat("call opened with id ", frame.id, ", the next is ", expected));
+  }
+  const bool begin = (frame.flags & kFlagBegin) != 0, more = (frame.flags & kFlagMore) != 0;
+  const bool close = (frame.flags & kFlagClose) != 0;
+  uint64_t head_bytes = 0;
+  if ((frame.flags & kFlagHead) == 0 || !native::ReadVarint(payload, head_bytes) || head_bytes > payload.size()) {
+    return Broken("call without a head");
+  }
+  native::CallHead head;
+  const native::MetadataLimits limits = {options_.metadata_bytes_max, options_.metadata_entries_max};
+  if (!native::ReadCallHead(payload.subspan(0, head_bytes), limits, head)) return Broken("malformed head of a call");
+  const absl::Span<const char> body = payload.subspan(head_bytes);
+  if (!begin && (more || !body.empty())) return Broken("bytes of no message in the frame that opens a call");
+  if (absl::Status charged = ChargeConnection(frame.flags, body.size()); !charged.ok()) return charged;
+  const size_t cost = body.size() + (begin ? kMessageCost : 0);
+  if (cost > options_.call_credit_bytes) {
+    counters_.credit_overruns.Add();
+    return Broken("message bytes beyond the call's credit");
+  }
+  IncomingCall incoming;
+  incoming.id = frame.id;
+  // Before anything is refused: later calls use the number.
+  if (absl::Status resolved = ResolveMethod(head, incoming); !resolved.ok()) return resolved;
+  last_peer_id_ = frame.id;
+  if (going_away_) {  // its caller knows from our GOAWAY that it was not accepted
+    AllowLate(options_.call_credit_bytes, close);
+    return absl::OkStatus();
+  }
+  if (calls_of_peer_ >= options_.calls_max) {
+    counters_.calls_refused.Add();
+    return Refuse(frame.id, absl::UnavailableError(absl::StrCat("more than ", options_.calls_max, " calls in flight")),
+                  close);
+  }
+  if (!head.refused.ok()) {
+    counters_.metadata_refused.Add();
+    return Refuse(frame.id, head.refused, close);
+  }
+  const bool complete = begin && !more && close;
+  if (complete && body.size() > options_.message_bytes_max) {
+    counters_.messages_too_large.Add();
+    return Refuse(frame.id,
+                  absl::ResourceExhaustedError(absl::StrCat("message of ", body.size(), " bytes, at most ",
+                                                            options_.message_bytes_max)),
+                  close);
+  }
+  incoming.metadata = std::move(head.metadata);
+  incoming.timeout = head.timeout;
+
+  auto* call = new Call;
+  call->id = frame.id;
+  call->receive_credit = options_.call_credit_bytes;
+  call->send_credit = peer_call_credit_;
+  table_.Insert(*call);
+  calls_.PushBack(*call);
+  ++calls_of_peer_;
+  counters_.calls_opened_by_peer.Add();
+  if (complete) {
+    counters_.messages_received.Add();
+    call->receive_done = true;
+    call->receive_credit -= static_cast<uint32_t>(cost);
+    call->unread = static_cast<uint32_t>(cost);
+    incoming.complete = true;
+    incoming.message = body;
+    incoming.charged = cost;
+  }
+  CallEvents* events = events_.OnCall(incoming);
+  call = Find(frame.id);
+  if (call == nullptr) return absl::OkStatus();
+  call->events = events;
+  if (events == nullptr) call->unread = 0;
+  if (complete || (!begin && !close)) return absl::OkStatus();
+  return ReceiveBody(*call, frame.flags, body);
+}
+
+absl::Status NativeCodec::FindForFrame(const FrameHeader& frame, Call*& call) {
+  call = Find(frame.id);
+  if (call != nullptr) return absl::OkStatus();
+  const bool opened = frame.id != 0 && (IsOurs(frame.id) ? next_id_ == 0 || frame.id < next_id_
+                                                         : frame.id <= last_peer_id_);
+  if (!opened) return Broken(absl::StrCat("frame for call ", frame.id, ", which was never opened"));
+  return absl::OkStatus();
+}
+
+absl::Status NativeCodec::ReceiveMessage(const FrameHeader& frame, absl::Span<const char> payload) {
+  if ((frame.flags & kFlagHead) != 0) return Broken("message with a head");
+  if (absl::Status charged = ChargeConnection(frame.flags, payload.size()); !charged.ok()) return charged;
+  Call* call = nullptr;
+  if (absl::Status found = FindForFrame(frame, call); !found.ok()) return found;
+  if (call == nullptr) return Late();
+  return ReceiveBody(*call, frame.flags, payload);
+}
+
+absl::Status NativeCodec::ReceiveBody(Call& call, uint8_t flags, absl::Span<const char> body) {
+  const bool begin = (flags & kFlagBegin) != 0, more = (flags & kFlagMore) != 0, close = (flags & kFlagClose) != 0;
+  const CallId id = call.id;
+  const auto cost = static_cast<uint32_t>(body.size() + (begin ? kMessageCost : 0));
+  if (call.receive_done) return Broken(absl::StrCat("frame of call ", id, " after its half-close"));
+  if (cost > call.receive_credit) {
+    counters_.credit_overruns.Add();
+    return Broken(absl::StrCat("message bytes beyond the credit of call ", id));
+  }
+  call.receive_credit -= cost;
+  if (close) {
+    if (more || call.ours) return Broken(absl::StrCat("half-close of call ", id, " where there can be none"));
+    call.receive_done = true;
+  }
+  call.metadata_done |= call.ours && begin;
+  const auto too_large = [this](size_t bytes) {
+    counters_.messages_too_large.Add();
+    return absl::ResourceExhaustedError(
+        absl::StrCat("message of ", bytes, " bytes, at most ", options_.message_bytes_max));
+  };
+  if (begin) {
+    if (call.assembling) return Broken(absl::StrCat("message of call ", id, " begins inside another"));
+    if (!more) {
+      if (body.size() > options_.message_bytes_max) return ResetForPeer(call, too_large(body.size()));
+      Deliver(call, body, cost);
+    } else {
+      uint64_t total = 0;
+      if (!native::ReadVarint(body, total) || body.empty() || total <= body.size()) {
+        return Broken(absl::StrCat("first piece of a message of call ", id, " with a wrong length"));
+      }
+      if (total > options_.message_bytes_max) return ResetForPeer(call, too_large(total));
+      call.assembling = true;
+      call.partial_total = total;
+      call.partial_size = 0;
+      call.partial_cost = 0;
+      // Within the call's credit, room for all at once; beyond it as credit for it is granted.
+      call.partial_capacity = std::min<size_t>(total, options_.call_credit_bytes);
+      call.partial.reset(new char[call.partial_capacity]);
+      partial_bytes_ += call.partial_capacity;
+    }
+  } else if (!body.empty()) {
+    const size_t missing = call.assembling ? call.partial_total - call.partial_size : 0;
+    if (body.size() > missing || (body.size() == missing) == more) {
+      return Broken(absl::StrCat("piece of a message of call ", id, " that does not fit its length"));
+    }
+  } else if (!close) {
+    return Glitch("empty frames");
+  }
+  if (call.assembling && !(begin && !more)) {
+    if (call.partial_size + body.size() > call.partial_capacity) {
+      std::unique_ptr<char[]> larger(new char[call.partial_total]);
+      std::memcpy(larger.get(), call.partial.get(), call.partial_size);
+      call.partial = std::move(larger);
+      partial_bytes_ += call.partial_total - call.partial_capacity;
+      call.partial_capacity = call.partial_total;
+    }
+    if (!body.empty()) std::memcpy(call.partial.get() + call.partial_size, body.data(), body.size());
+    call.partial_size += body.size();
+    call.partial_cost += cost;
+    if (call.partial_size == call.partial_total) {
+      const std::unique_ptr<char[]> message = std::move(call.partial);
+      const uint32_t message_cost = std::exchange(call.partial_cost, 0);
+      const size_t size = call.partial_total;
+      partial_bytes_ -= std::exchange(call.partial_capacity, 0);
+      call.assembling = false;
+      ReturnAssembly(call);
+      Deliver(call, absl::MakeConstSpan(message.get(), size), message_cost);
+    } else if (close) {
+      return Broken(absl::StrCat("half-close of call ", id, " inside a message"));
+    } else {
+      GrantCall(call);
+    }
+  }
+  if (close) {
+    Call* still = Find(id);
+    if (still != nullptr && still->events != nullptr && !still->send_done) still->events->OnHalfClose();
+  }
+  return absl::OkStatus();
+}
+
+void NativeCodec::Deliver(Call& call, absl::Span<const char> message, uint32_t cost) {
+  counters_.messages_received.Add();
+  // A call that has been answered hears nothing more than what becomes of the answer.
+  if (call.events == nullptr || (!call.ours && call.send_done)) return GrantCall(call);
+  call.unread += cost;
+  call.events->OnMessage(message, cost);
+}
+
+absl::Status NativeCodec::ReceiveEnd(const FrameHeader& frame, absl::Span<const char> payload) {
+  const bool begin = (frame.flags & kFlagBegin) != 0;
+  if ((frame.flags & (kFlagMore | kFlagClose)) != 0) return Broken("end of a call with flags that it cannot have");
+  native::EndHead head;
+  absl::Span<const char> body = payload;
+  if ((frame.flags & kFlagHead) != 0) {
+    uint64_t head_bytes = 0;
+    const native::MetadataLimits limits = {options_.metadata_bytes_max, options_.metadata_entries_max};
+    if (!native::ReadVarint(body, head_bytes) || head_bytes > body.size() ||
+        !native::ReadEndHead(body.subspan(0, head_bytes), limits, head)) {
+      return Broken("malformed end of a call");
+    }
+    body.remove_prefix(head_bytes);
+  }
+  if (!begin && !body.empty()) return Broken("bytes of no message in the end of a call");
+  if (absl::Status charged = ChargeConnection(frame.flags, body.size()); !charged.ok()) return charged;
+  Call* call = nullptr;
+  if (absl::Status found = FindForFrame(frame, call); !found.ok()) return found;
+  if (call == nullptr) return IsOurs(frame.id) ? Late() : Broken("end of a call from the end that opened it");
+  if (!call->ours) return Broken("end of a call from the end that opened it");
+  if (call->assembling) return Broken(absl::StrCat("end of call ", frame.id, " inside a message"));
+  if (begin) {
+    if (body.size() + kMessageCost > call->receive_credit) {
+      counters_.credit_overruns.Add();
+      return Broken(absl::StrCat("message bytes beyond the credit of call ", frame.id));
+    }
+    call->receive_credit -= static_cast<uint32_t>(body.size() + kMessageCost);
+    call->receive_done = true;
+    if (body.size() > options_.message_bytes_max) {
+      counters_.messages_too_large.Add();
+      head.status = absl::ResourceExhaustedError(
+          absl::StrCat("message of ", body.size(), " bytes, at most ", options_.message_bytes_max));
+    } else {
+      Deliver(*call, body, static_cast<uint32_t>(body.size() + kMessageCost));
+      call = Find(frame.id);
+      if (call == nullptr) return absl::OkStatus();
+    }
+  }
+  call->receive_done = true;
+  if (!head.refused.ok()) {
+    counters_.metadata_refused.Add();
+    if (head.status.ok()) head.status = std::move(head.refused);
+  }
+  CallEvents* events = call->events;
+  Remove(*call);
+  resets_.Refill();
+  glitches_.Refill();
+  if (events != nullptr) events->OnEnd(std::move(head.status), std::move(head.trailers));
+  return absl::OkStatus();
+}
+
+absl::Status NativeCodec::ReceiveMetadata(const FrameHeader& frame, absl::Span<const char> payload) {
+  if (frame.flags != 0) return Broken("initial metadata with flags");
+  Metadata metadata;
+  absl::Status refused;
+  const native::MetadataLimits limits = {options_.metadata_bytes_max, options_.metadata_entries_max};
+  if (!native::ReadMetadataBlock(payload, limits, metadata, refused)) return Broken("malformed initial metadata");
+  Call* call = nullptr;
+  if (absl::Status found = FindForFrame(frame, call); !found.ok()) return found;
+  if (!IsOurs(frame.id)) return Broken("initial metadata from the end that opened the call");
+  if (call == nullptr) return Late();
+  if (call->metadata_done) return Broken(absl::StrCat("initial metadata of call ", frame.id, " twice or too late"));
+  call->metadata_done = true;
+  if (!refused.ok()) {
+    counters_.metadata_refused.Add();
+    return ResetForPeer(*call, std::move(refused));
+  }
+  if (call->events != nullptr) call->events->OnInitialMetadata(std::move(metadata));
+  return absl::OkStatus();
+}
+
+absl::Status NativeCodec::ReceiveReset(const FrameHeader& frame, absl::Span<const char> payload) {
+  native::Reset reset;
+  if (frame.flags != 0 || !native::ReadReset(payload, reset)) return Broken("malformed reset");
+  Call* call = nullptr;
+  if (absl::Status found = FindForFrame(frame, call); !found.ok()) return found;
+  if (call == nullptr) return Late();
+  if (!call->ours) {
+    counters_.resets_received.Add();
+    if (!resets_.Spend()) return Flood("too many calls were reset");
+  }
+  absl::Status why = std::move(reset.status);
+  if (reset.not_started && call->ours) why = NotStarted(std::move(why));
+  CallEvents* events = call->events;
+  call->receive_done = true;
+  Remove(*call);
+  if (events != nullptr) events->OnReset(std::move(why));
+  return absl::OkStatus();
+}
+
+absl::Status NativeCodec::ReceiveCreditFrame(const FrameHeader& frame, absl::Span<const char> payload) {
+  uint64_t credit = 0;
+  if (frame.flags != 0 || !native::ReadCredit(payload, credit)) return Broken("malformed credit");
+  if (credit == 0 || credit > native::kCreditMax) return Broken(absl::StrCat("credit of ", credit, " bytes"));
+  if (credit < kWorthwhileCredit) {
+    if (absl::Status status = Glitch("needless credit"); !status.ok()) return status;
+  }
+  if (frame.id == 0) {
+    if (credit > native::kCreditMax - send_credit_) return Broken("credit of the connection beyond 31 bits");
+    send_credit_ += static_cast<uint32_t>(credit);
+    Pump();
+    return absl::OkStatus();
+  }
+  Call* call = nullptr;
+  if (absl::Status found = FindForFrame(frame, call); !found.ok()) return found;
+  if (call == nullptr) return Late();
+  if (credit > native::kCreditMax - call->send_credit) return Broken("credit of a call beyond 31 bits");
+  call->send_credit += static_cast<uint32_t>(credit);
+  if (call->waiting_first != nullptr && !call->ListNode<InTurn>::linked()) {
+    ready_.PushBack(*call);
+    Pump();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status NativeCodec::ReceivePing(const FrameHeader& frame, absl::Span<const char> payload) {
+  uint64_t opaque = 0;
+  if ((frame.flags & ~kFlagAck) != 0 || frame.id != 0 || !native::ReadPing(payload, opaque)) {
+    return Broken("malformed ping");
+  }
+  if (absl::Status status = Glitch("pings"); !status.ok()) return status;
+  if ((frame.flags & kFlagAck) != 0) {
+    events_.OnPong(opaque);
+    return absl::OkStatus();
+  }
+  if (output_.empty()) acks_unsent_ = 0;
+  if (++acks_unsent_ > kUnsentAcksMax) return Flood("pings whose answers are not read");
+  char ack[native::kPingBytes];
+  native::WritePing(ack, opaque);
+  SendFrame(FrameType::kPing, kFlagAck, 0, absl::string_view(ack, sizeof(ack)));
+  return absl::OkStatus();
+}
+
+absl::Status NativeCodec::ReceiveGoAway(const FrameHeader& frame, absl::Span<const char> payload) {
+  native::GoAway go_away;
+  if (frame.flags != 0 || frame.id != 0 || !native::ReadGoAway(payload, go_away)) return Broken("malformed goaway");
+  if (go_away.last > peer_last_) return Broken("goaway that accepts more calls than the one before");
+  if (absl::Status status = Glitch("goaways"); !status.ok()) return status;
+  peer_going_away_ = true;
+  peer_last_ = go_away.last;
+  std::vector<CallId> not_started;
+  for (Call& call : calls_) {
+    if (call.ours && call.id > peer_last_) not_started.push_back(call.id);
+  }
+  const absl::Status why = NotStarted(absl::UnavailableError("the peer is going away and did not start the call"));
+  events_.OnGoAway(go_away.last, std::move(go_away.status));
+  for (CallId id : not_started) {
+    Call* call = Find(id);
+    if (call == nullptr) continue;
+    CallEvents* events = call->events;
+    Remove(*call);
+    if (events != nullptr) events->OnReset(why);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status NativeCodec::Late() {
+  counters_.late_frames.Add();
+  if (late_allowed_ > 0) {
+    --late_allowed_;
+    return absl::OkStatus();
+  }
+  return Glitch("frames for calls that are over");
+}
+
+absl::Status NativeCodec::Glitch(absl::string_view what) {
+  counters_.glitches.Add();
+  if (glitches_.Spend()) return absl::OkStatus();
+  return Flood(absl::StrCat("too many ", what));
+}
+
+absl::Status NativeCodec::Broken(absl::string_view what) {
+  counters_.format_errors.Add();
+  return Die(absl::InternalError(absl::StrCat("peer broke the format: ", what)));
+}
+
+absl::Status NativeCodec::Flood(absl::string_view what) {
+  counters_.floods.Add();
+  return Die(absl::ResourceExhaustedError(what));
+}
+
+absl::Status NativeCodec::Die(absl::Status why) {
+  SendGoAway(why);
+  dead_ = why;
+  header_bytes_ = 0;
+  input_.reset();
+  input_size_ = input_capacity_ = 0;
+  return why;
+}
+
+absl::Status NativeCodec::ResetForPeer(Call& call, absl::Status why) {
+  counters_.resets_caused.Add();
+  SendFrame(FrameType::kReset, 0, call.id, native::MakeReset(why, false));
+  const bool spend = !call.ours;
+  CallEvents* events = call.events;
+  Remove(call);
+  if (events != nullptr) events->OnReset(std::move(why));
+  if (spend && !resets_.Spend()) return Flood("too many calls had to be reset");
+  return absl::OkStatus();
+}
+
+absl::Status NativeCodec::Refuse(CallId id, const absl::Status& why, bool closed) {
+  counters_.resets_caused.Add();
+  AllowLate(options_.call_credit_bytes, closed);
+  SendFrame(FrameType::kReset, 0, id, native::MakeReset(why, true));
+  if (!resets_.Spend()) return Flood("too many calls had to be refused");
+  return absl::OkStatus();
+}
+
+// ---------------------------------------------------------------- credit
+
+void NativeCodec::GrantCall(Call& call) {
+  if (credit_paused_ || !dead_.ok() || call.receive_done) return;
+  const uint32_t window = options_.call_credit_bytes;
+  const uint32_t held = call.unread + call.partial_cost;
+  const size_t missing = call.assembling ? call.partial_total - call.partial_size : 0;
+  size_t allowed = window > held ? window - held : 0;
+  bool needed = call.receive_credit < missing;
+  if (needed && allowed < missing) {
+    // A message that its call's credit cannot hold: the rest of it, once the application has taken what came before.
+    if (call.unread == 0 && TakeAssembly(call)) {
+      allowed = missing;
+    } else {
+      needed = false;
+    }
+  }
+  if (allowed <= call.receive_credit) return;
+  const size_t grant = allowed - call.receive_credit;
+  if (grant < window / 2 && !needed) return;
+  const auto credit = static_cast<uint32_t>(std::max<size_t>(grant, kWorthwhileCredit));
+  call.receive_credit += credit;
+  SendCredit(call.id, credit);
+}
+
+bool NativeCodec::TakeAssembly(Call& call) {
+  if (call.assembly_bytes != 0) return true;
+  const size_t most = kAssemblyMessages * options_.message_bytes_max;
+  const bool first = assembly_queue_.empty() || assembly_queue_.front() == call.id;
+  if (first && (assembly_in_use_ == 0 || assembly_in_use_ + call.partial_total <= most)) {
+    if (!assembly_queue_.empty()) assembly_queue_.erase(assembly_queue_.begin());
+    call.assembly_bytes = call.partial_total;
+    assembly_in_use_ += call.assembly_bytes;
+    return true;
+  }
+  if (std::find(assembly_queue_.begin(), assembly_queue_.end(), call.id) == assembly_queue_.end()) {
+    assembly_queue_.push_back(call.id);
+  }
+  return false;
+}
+
+void NativeCodec::ReturnAssembly(Call& call) {
+  assembly_in_use_ -= std::exchange(call.assembly_bytes, 0);
+  while (!assembly_queue_.empty()) {
+    const CallId next = assembly_queue_.front();
+    Call* waiting = next == call.id ? nullptr : Find(next);
+    if (waiting == nullptr || !waiting->assembling || waiting->assembly_bytes != 0) {
+      assembly_queue_.erase(assembly_queue_.begin());
+      continue;
+    }
+    GrantCall(*waiting);
+    if (!assembly_queue_.empty() && assembly_queue_.front() == next) return;
+  }
+}
+
+void NativeCodec::GrantConnection() {
+  const uint32_t window = options_.connection_credit_bytes;
+  if (credit_paused_ || window - receive_credit_ < window / 2) return;
+  const uint32_t credit = window - receive_credit_;
+  receive_credit_ = window;
+  SendCredit(0, credit);
+}
+
+void NativeCodec::ResumeCredit() {
+  credit_paused_ = false;
+  if (!dead_.ok()) return;
+  for (Call& call : calls_) GrantCall(call);
+  GrantConnection();
+}
+
+void NativeCodec::Consumed(CallId id, size_t bytes) {
+  Call* call = Find(id);
+  if (call == nullptr) return;
+  call->unread -= static_cast<uint32_t>(std::min<size_t>(bytes, call->unread));
+  GrantCall(*call);
+}
+
+void NativeCodec::TimePassed(absl::Duration since_last) {
+  resets_.Pass(since_last);
+  glitches_.Pass(since_last);
+}
+
+// ---------------------------------------------------------------- sending
+
+absl::Status NativeCodec::CheckSize(size_t bytes) const {
+  const size_t most = std::min(peer_message_max_, kMessageLimit);
+  if (bytes <= most) return absl::OkStatus();
+  counters_.messages_too_large.Add();
+  return absl::ResourceExhaustedError(absl::StrCat("message of ", bytes, " bytes, the peer takes at most ", most));
+}
+
+void NativeCodec::Serialize(const MessageLite& message, size_t size, char* to) const {
+  auto* bytes = reinterpret_cast<uint8_t*>(to);
+  if (!options_.deterministic) {
+    message.SerializeWithCachedSizesToArray(bytes);
+    return;
+  }
+  google::protobuf::io::ArrayOutputStream stream(bytes, static_cast<int>(size));
+  google::protobuf::io::CodedOutputStream coded(&stream);
+  coded.SetSerializationDeterministic(true);
+  message.SerializeWithCachedSizes(&coded);
+}
+
+char* NativeCodec::BeginFrame(size_t payload, FrameType type, uint8_t flags, CallId id) {
+  char* to = output_.Reserve(kFrameHeaderBytes + payload).data();
+  native::WriteFrameHeader(to, payload, type, flags, id);
+  return to + kFrameHeaderBytes;
+}
+
+void NativeCodec::SendFrame(FrameType type, uint8_t flags, CallId id, absl::string_view payload) {
+  char* to = BeginFrame(payload.size(), type, flags, id);
+  if (!payload.empty()) std::memcpy(to, payload.data(), payload.size());
+  output_.Commit(kFrameHeaderBytes + payload.size());
+}
+
+void NativeCodec::SendCredit(CallId id, uint32_t credit) {
+  char payload[native::kCreditBytesMax];
+  const size_t size = native::WriteCredit(payload, credit) - payload;
+  SendFrame(FrameType::kCredit, 0, id, absl::string_view(payload, size));
+}
+
+bool NativeCodec::MaySendNow(const Call& call, size_t size) const {
+  return size <= kPieceBytes && call.waiting_first == nullptr && ready_.empty() &&
+         size + kMessageCost <= call.send_credit && size + kMessageCost <= send_credit_;
+}
+
+void NativeCodec::Spend(Call& call, size_t cost) {
+  call.send_credit -= static_cast<uint32_t>(cost);
+  send_credit_ -= static_cast<uint32_t>(cost);
+}
+
+absl::StatusOr<CallId> NativeCodec::StartCall(const OutgoingCall& outgoing, CallEvents& events) {
+  if (!dead_.ok()) return absl::UnavailableError(dead_.message());
+  if (peer_going_away_) return absl::UnavailableError("the peer is going away");
+  if (next_id_ == 0) return absl::UnavailableError("the connection has used up its call ids");
+  if (calls_of_ours_ >= peer_calls_max_) {
+    room_wanted_ = true;
+    return absl::ResourceExhaustedError(absl::StrCat(calls_of_ours_, " calls in flight, the peer takes no more"));
+  }
+  const size_t size = outgoing.message == nullptr ? 0 : outgoing.message->ByteSizeLong();
+  if (absl::Status fits = CheckSize(size); !fits.ok()) return absl::OutOfRangeError(fits.message());
+  if (outgoing.path.empty() || outgoing.path.size() > native::kPathBytesMax) {
+    return absl::OutOfRangeError(absl::StrCat("method path of ", outgoing.path.size(), " bytes, 1 to 1024"));
+  }
+  if (outgoing.metadata != nullptr && outgoing.metadata->bytes() > peer_metadata_max_) {
+    counters_.metadata_refused.Add();
+    return absl::OutOfRangeError(
+        absl::StrCat("metadata of ", outgoing.metadata->bytes(), " bytes, the peer takes ", peer_metadata_max_));
+  }
+  int64_t method = -1;
+  absl::string_view path;  // to be sent
+  bool new_method = false;
+  const auto place = std::make_pair(outgoing.path.data(), outgoing.path.size());
+  if (place == last_path_) {
+    method = last_method_;
+  } else if (auto numbered = our_methods_.find(place); numbered != our_methods_.end()) {
+    method = numbered->second;
+    last_path_ = place;
+    last_method_ = numbered->second;
+  } else {
+    path = outgoing.path;
+    new_method = our_methods_.size() < native::kMethodsMax;
+    if (new_method) method = static_cast<int64_t>(our_methods_.size());
+  }
+  const size_t head = native::CallHeadBytes(method, path, outgoing.timeout, outgoing.metadata);
+  if (head > kHeadBytesMax) return absl::OutOfRangeError(absl::StrCat("head of a call of ", head, " bytes"));
+  if (new_method) our_methods_.emplace(place, static_cast<uint32_t>(method));
+
+  auto* call = new Call;
+  call->id = next_id_;
+  call->ours = true;
+  call->events = &events;
+  call->receive_credit = options_.call_credit_bytes;
+  call->send_credit = peer_call_credit_;
+  next_id_ = next_id_ >= UINT32_MAX - 1 ? 0 : next_id_ + 2;
+  table_.Insert(*call);
+  calls_.PushBack(*call);
+  ++calls_of_ours_;
+  counters_.calls_opened_by_us.Add();
+
+  const bool whole = outgoing.message != nullptr && MaySendNow(*call, size);
+  const size_t payload = native::VarintBytes(head) + head + (whole ? size : 0);
+  char* to = BeginFrame(payload, FrameType::kCall, kFlagHead | (whole ? kFlagBegin | kFlagClose : 0), call->id);
+  to = native::WriteVarint(to, head);
+  to = native::WriteCallHead(to, method, path, outgoing.timeout, outgoing.metadata);
+  if (whole) Serialize(*outgoing.message, size, to);
+  output_.Commit(kFrameHeaderBytes + payload);
+  call->send_done = outgoing.message != nullptr;
+  if (whole) {
+    Spend(*call, size + kMessageCost);
+    counters_.messages_sent.Add();
+  } else if (outgoing.message != nullptr) {
+    call->close_waits = true;
+    Enqueue(*call, *outgoing.message, size);
+  }
+  return call->id;
+}
+
+absl::Status NativeCodec::SendMessage(CallId id, const MessageLite& message) {
+  Call* call = FindToSend(id);
+  if (call == nullptr) return absl::OkStatus();
+  const size_t size = message.ByteSizeLong();
+  if (absl::Status fits = CheckSize(size); !fits.ok()) return fits;
+  call->metadata_done |= !call->ours;
+  if (!MaySendNow(*call, size)) {
+    Enqueue(*call, message, size);
+    return absl::OkStatus();
+  }
+  Serialize(message, size, BeginFrame(size, FrameType::kMessage, kFlagBegin, id));
+  output_.Commit(kFrameHeaderBytes + size);
+  Spend(*call, size + kMessageCost);
+  counters_.messages_sent.Add();
+  return absl::OkStatus();
+}
+
+void NativeCodec::Enqueue(Call& call, const MessageLite& message, size_t size) {
+  auto* waiting = new Waiting;
+  waiting->size = size;
+  if (size > 0) waiting->rest = Bytes::Make(size, [&](char* to) { Serialize(message, size, to); });
+  (call.waiting_last == nullptr ? call.waiting_first : call.waiting_last->next) = waiting;
+  call.waiting_last = waiting;
+  call.waiting_bytes += size + kMessageCost;
+  waiting_bytes_ += size + kMessageCost;
+  counters_.messages_sent.Add();
+  Push(call);
+}
+
+void NativeCodec::Push(Call& call) {
+  call.send_room_wanted = true;
+  if (call.ListNode<InTurn>::linked()) return;
+  if (!ready_.empty()) return ready_.PushBack(call);
+  while (true) {
+    switch (SendPiece(call)) {
+      case Sent::kPiece:
+        break;
+      case Sent::kAll:
+        call.send_room_wanted = false;
+        return Drained(call);
+      case Sent::kNoCallCredit:
+        return;
+      case Sent::kNoConnectionCredit:
+        return ready_.PushBack(call);
+    }
+  }
+}
+
+void NativeCodec::Pump() {
+  while (!ready_.empty()) {
+    Call& call = ready_.front();
+    const Sent sent = SendPiece(call);
+    if (sent == Sent::kNoConnectionCredit) return;
+    call.ListNode<InTurn>::Unlink();
+    if (sent == Sent::kPiece) {
+      ready_.PushBack(call);
+    } else if (sent == Sent::kAll) {
+      CallEvents* events = call.send_room_wanted ? call.events : nullptr;
+      call.send_room_wanted = false;
+      Drained(call);
+      if (events != nullptr) events->OnSendRoom();
+    }
+  }
+}
+
+NativeCodec::Sent NativeCodec::SendPiece(Call& call) {
+  Waiting& waiting = *call.waiting_first;
+  const size_t overhead = waiting.begun ? 0 : kMessageCost + (waiting.size > kPieceBytes ? 5 : 0);
+  const size_t left = waiting.rest.size();
+  // All of a small rest, or at least so much that the frame is worth it.
+  const size_t least = overhead + std::min<size_t>(left, kWorthwhileCredit);
+  if (call.send_credit < least) return Sent::kNoCallCredit;
+  if (send_credit_ < least) return Sent::kNoConnectionCredit;
+  const size_t credit = std::min(call.send_credit, send_credit_);
+  size_t piece = std::min({left, kPieceBytes, credit - overhead});
+  uint8_t flags = 0;
+  char length[10];
+  size_t length_bytes = 0;
+  if (!waiting.begun) {
+    flags |= kFlagBegin;
+    if (piece < left) {
+      length_bytes = native::WriteVarint(length, waiting.size) - length;
+      // Where the length was not reckoned with above, it goes at the cost of the piece.
+      piece = std::min(piece, credit - kMessageCost - length_bytes);
+    }
+  }
+  if (piece < left) flags |= kFlagMore;
+  const bool last = piece == left && waiting.next == nullptr;
+  if (last && call.close_waits) {
+    flags |= kFlagClose;
+    call.close_waits = false;
+  }
+  char* to = output_.Reserve(kFrameHeaderBytes + length_bytes).data();
+  native::WriteFrameHeader(to, length_bytes + piece, FrameType::kMessage, flags, call.id);
+  std::memcpy(to + kFrameHeaderBytes, length, length_bytes);
+  output_.Commit(kFrameHeaderBytes + length_bytes);
+  output_.Append(waiting.rest.Slice(0, piece));
+  waiting.rest.RemovePrefix(piece);
+  Spend(call, (waiting.begun ? 0 : kMessageCost) + length_bytes + piece);
+  const size_t gone = (waiting.begun ? 0 : kMessageCost) + piece;
+  call.waiting_bytes -= gone;
+  waiting_bytes_ -= gone;
+  waiting.begun = true;
+  if (piece == left) {
+    call.waiting_first = waiting.next;
+    if (call.waiting_first == nullptr) call.waiting_last = nullptr;
+    delete &waiting;
+  }
+  return last ? Sent::kAll : Sent::kPiece;
+}
+
+void NativeCodec::Drained(Call& call) {
+  if (call.close_waits) {
+    call.close_waits = false;
+    SendFrame(FrameType::kMessage, kFlagClose, call.id, {});
+  }
+  if (call.ending != nullptr) {
+    const std::unique_ptr<std::string> head = std::move(call.ending);
+    SendEnd(call, *head, nullptr, 0);
+  }
+}
+
+void NativeCodec::SendEnd(Call& call, absl::string_view head, const MessageLite* message, size_t size) {
+  const size_t head_bytes = head.empty() ? 0 : native::VarintBytes(head.size()) + head.size();
+  const uint8_t flags = (head.empty() ? 0 : kFlagHead) | (message == nullptr ? 0 : kFlagBegin);
+  char* to = BeginFrame(head_bytes + size, FrameType::kEnd, flags, call.id);
+  if (!head.empty()) {
+    to = native::WriteVarint(to, head.size());
+    std::memcpy(to, head.data(), head.size());
+    to += head.size();
+  }
+  if (message != nullptr) {
+    Serialize(*message, size, to);
+    Spend(call, size + kMessageCost);
+    counters_.messages_sent.Add();
+  }
+  output_.Commit(kFrameHeaderBytes + head_bytes + size);
+  Remove(call);
+  resets_.Refill();
+  glitches_.Refill();
+}
+
+void NativeCodec::SendHalfClose(CallId id) {
+  Call* call = FindToSend(id);
+  if (call == nullptr || !call->ours) return;
+  call->send_done = true;
+  call->close_waits = true;
+  if (call->waiting_first == nullptr) Drained(*call);
+}
+
+void NativeCodec::SendInitialMetadata(CallId id, const Metadata& metadata) {
+  Call* call = FindToSend(id);
+  if (call == nullptr || call->ours || call->metadata_done) return;
+  call->metadata_done = true;
+  const size_t size = native::MetadataBlockBytes(metadata);
+  if (metadata.bytes() > peer_metadata_max_ || size > kHeadBytesMax) {
+    counters_.metadata_refused.Add();
+    call->failure = absl::ResourceExhaustedError(
+        absl::StrCat("initial metadata of ", metadata.bytes(), " bytes, the peer takes ", peer_metadata_max_));
+    return;
+  }
+  native::WriteMetadataBlock(BeginFrame(size, FrameType::kMetadata, 0, id), metadata);
+  output_.Commit(kFrameHeaderBytes + size);
+}
+
+void NativeCodec::SendReply(CallId id, const MessageLite* message, const absl::Status& status,
+                            const Metadata* trailers) {
+  Call* call = FindToSend(id);
+  if (call == nullptr || call->ours) return;
+  size_t size = message == nullptr ? 0 : message->ByteSizeLong();
+  absl::Status failure = call->failure;
+  if (absl::Status fits = CheckSize(size); !fits.ok()) failure = std::move(fits);
+  const bool has_trailers = trailers != nullptr && !trailers->empty();
+  if (has_trailers && trailers->bytes() > peer_metadata_max_) {
+    counters_.metadata_refused.Add();
+    failure = absl::ResourceExhaustedError(
+        absl::StrCat("trailers of ", trailers->bytes(), " bytes, the peer takes ", peer_metadata_max_));
+    trailers = nullptr;
+  }
+  const absl::Status& result = status.ok() && !failure.ok() ? failure : status;
+  if (!failure.ok()) {
+    message = nullptr;
+    size = 0;
+  }
+  std::string head;
+  if (!result.ok() || has_trailers) {
+    head = native::MakeEndHead(result, trailers);
+    if (head.size() > kHeadBytesMax) {
+      counters_.metadata_refused.Add();
+      head = native::MakeEndHead(
+          result.ok() ? absl::ResourceExhaustedError("trailers do not fit a frame")
+                      : absl::Status(result.code(), result.message().substr(0, kShortMessageBytes)),
+          nullptr);
+      if (result.ok()) {
+        message = nullptr;
+        size = 0;
+      }
+    }
+  }
+  call->send_done = true;
+  if (call->waiting_first == nullptr && (message == nullptr || MaySendNow(*call, size))) {
+    return SendEnd(*call, head, message, size);
+  }
+  call->ending = std::make_unique<std::string>(std::move(head));
+  if (message != nullptr) Enqueue(*call, *message, size);
+}
+
+size_t NativeCodec::WaitingBytes(CallId id) const {
+  const Call* call = Find(id);
+  return call == nullptr ? 0 : call->waiting_bytes;
+}
+
+void NativeCodec::Reset(CallId id, const absl::Status& why) {
+  Call* call = Find(id);
+  if (call == nullptr) return;
+  if (dead_.ok()) {
+    const bool not_started = why.GetPayload(kNotStartedPayload).has_value();
+    SendFrame(FrameType::kReset, 0, id,
+              native::MakeReset(absl::Status(why.code(), why.message().substr(0, kShortMessageBytes)), not_started));
+  }
+  Remove(*call);
+}
+
+void NativeCodec::Forget(CallId id) {
+  Call* call = Find(id);
+  if (call == nullptr) return;
+  call->events = nullptr;
+  call->unread = 0;
+  GrantCall(*call);
+}
+
+void NativeCodec::DropWaiting(Call& call) {
+  while (Waiting* waiting = call.waiting_first) {
+    call.waiting_first = waiting->next;
+    delete waiting;
+  }
+  call.waiting_last = nullptr;
+  waiting_bytes_ -= std::exchange(call.waiting_bytes, 0);
+}
+
+void NativeCodec::Remove(Call& call) {
+  DropWaiting(call);
+  partial_bytes_ -= std::exchange(call.partial_capacity, 0);
+  AllowLate(call.receive_credit, call.receive_done);
+  --(call.ours ? calls_of_ours_ : calls_of_peer_);
+  table_.Erase(call.id);
+  call.assembling = false;
+  if (call.assembly_bytes != 0 || !assembly_queue_.empty()) ReturnAssembly(call);
+  delete &call;
+}
+
+void NativeCodec::AllowLate(uint32_t credit, bool done) {
+  // What may still come for a call that is over: as many frames as its credit pays for, and some without cost.
+  const uint32_t frames = 4 + (done ? 0 : credit / (kMessageCost + 1));
+  late_allowed_ = std::min(late_allowed_ + frames, native::kCreditMax);
+}
+
+void NativeCodec::SendPing(uint64_t opaque) {
+  if (!dead_.ok()) return;
+  char payload[native::kPingBytes];
+  native::WritePing(payload, opaque);
+  SendFrame(FrameType::kPing, 0, 0, absl::string_view(payload, sizeof(payload)));
+}
+
+void NativeCodec::SendGoAway(const absl::Status& why) {
+  if (!dead_.ok()) return;
+  if (!going_away_) {
+    going_away_ = true;
+    our_last_ = last_peer_id_;
+  }
+  SendFrame(FrameType::kGoAway, 0, 0,
+            native::MakeGoAway(our_last_, absl::Status(why.code(), why.message().substr(0, kShortMessageBytes))));
+}
+
+void NativeCodec::Abandon(const absl::Status& why) {
+  if (dead_.ok()) dead_ = why.ok() ? absl::UnavailableError("connection lost") : why;
+  while (!calls_.empty()) {
+    Call& call = calls_.front();
+    CallEvents* events = call.events;
+    Remove(call);
+    if (events != nullptr) events->OnReset(dead_);
+  }
+}
+
+}  // namespace troupe

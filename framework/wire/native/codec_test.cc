@@ -1,0 +1,545 @@
+#include "troupe/wire/native/codec.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <deque>
+#include <functional>
+#include <map>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "google/protobuf/empty.pb.h"
+#include "google/protobuf/struct.pb.h"
+#include "gtest/gtest.h"
+#include "troupe/wire/native/frame.h"
+#include "troupe/wire/native/testing_peer.h"
+
+namespace troupe::native {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+using ::testing::StartsWith;
+
+using Lines = std::vector<std::string>;
+
+CodecOptions Server() { return {}; }
+CodecOptions Client() {
+  CodecOptions options;
+  options.client = true;
+  return options;
+}
+
+#define EXPECT_OK(...) EXPECT_EQ(absl::OkStatus(), (__VA_ARGS__))
+#define ASSERT_OK(...) ASSERT_EQ(absl::OkStatus(), (__VA_ARGS__))
+
+std::string Hex(absl::string_view bytes) {
+  std::string hex;
+  for (char c : bytes) {
+    hex += "0123456789abcdef"[static_cast<unsigned char>(c) >> 4];
+    hex += "0123456789abcdef"[c & 15];
+  }
+  return hex;
+}
+
+// ---------------------------------------------------------------- the common call, byte by byte
+
+TEST(NativeCodec, BothEndsBeginWithMagicAndFeatures) {
+  CodecEnd client(Client());
+  EXPECT_EQ(Hex(client.TakeOutput()),
+            "f154525001002800"      // magic, version 1, zero, 40 bytes of features
+            "0100040000000100"      // 64 KiB a call
+            "0200040000000400"      // 256 KiB the connection
+            "03000400e8030000"      // 1,000 calls
+            "0400040000004000"      // 4 MiB a message
+            "0500040000400000");    // 16 KiB of metadata
+  CodecEnd server(Server());
+  EXPECT_THAT(Describe(server.TakeOutput()), ElementsAre(StartsWith("PREFACE ")));
+}
+
+TEST(NativeCodec, FirstUnaryCallNumbersItsMethodAndTheSecondUsesTheNumber) {
+  CodecEnd client(Client());
+  client.TakeOutput();
+  const auto message = Value("hi");
+  EXPECT_EQ(client.Start("/a.B/C", &message), 1u);
+  EXPECT_EQ(Hex(client.TakeOutput()),
+            "0f0000d101000000"          // 15 bytes; CALL, head, close, begin; call 1
+            "0a" "0800" "1206" "2f612e422f43"  // head of 10 bytes: method 0, path
+            "0a026869");                // the message
+  EXPECT_EQ(client.Start("/a.B/C", &message), 3u);
+  EXPECT_EQ(Hex(client.TakeOutput()), "070000d103000000" "02" "0800" "0a026869");
+}
+
+TEST(NativeCodec, UnaryReplyIsOneFrameWithoutAHead) {
+  CodecEnd server(Server());
+  server.TakeOutput();
+  server.on_call = [&server](IncomingCall& call) {
+    const auto reply = Value("ho");
+    server.codec().SendReply(call.id, &reply, absl::OkStatus(), nullptr);
+  };
+  ASSERT_OK(server.Receive(FrameBytes().Preface().Call(1, 0, "/a.B/C", "hi")));
+  EXPECT_THAT(server.TakeLog(), ElementsAre("method /a.B/C", "call 1 /a.B/C complete: 'hi'"));
+  EXPECT_EQ(Hex(server.TakeOutput()), "0400001301000000" "0a02686f");
+  EXPECT_EQ(server.codec().open_calls(), 0u);
+}
+
+TEST(NativeCodec, WholeFramesAreHandledWhereTheyLie) {
+  CodecEnd server(Server());
+  const FrameBytes bytes = FrameBytes().Preface().Call(1, 0, "/a.B/C", "a message");
+  const char* seen = nullptr;
+  server.on_call = [&seen](IncomingCall& call) { seen = call.message.data(); };
+  ASSERT_OK(server.Receive(bytes));
+  EXPECT_EQ(seen, bytes.str().data() + bytes.str().size() - 9);
+  EXPECT_EQ(server.codec().held_bytes(), 0u);
+}
+
+// ---------------------------------------------------------------- every kind of call
+
+// A server that answers by path: /echo unary; /count says how long the stream was; /repeat sends every message twice and
+// /fail ends with a status.
+void ServeByPath(CodecEnd& server) {
+  struct State {
+    std::string path;
+    std::vector<std::string> messages;
+  };
+  auto calls = std::make_shared<std::map<CallId, State>>();
+  server.on_call = [&server, calls](IncomingCall& call) {
+    NativeCodec& codec = server.codec();
+    const std::string path = *static_cast<const std::string*>(call.method);
+    if (path == "/fail") {
+      const Metadata trailers = {{"trailer", "t"}};
+      absl::Status status = absl::NotFoundError("no such key");
+      status.SetPayload("type.googleapis.com/kv.Detail", absl::Cord("detail"));
+      codec.SendReply(call.id, nullptr, status, &trailers);
+      return;
+    }
+    if (path == "/repeat") codec.SendInitialMetadata(call.id, {{"initial", "i"}});
+    if (path == "/echo" && call.complete) {
+      google::protobuf::BytesValue reply;
+      ASSERT_TRUE(reply.ParseFromArray(call.message.data(), static_cast<int>(call.message.size())));
+      codec.SendReply(call.id, &reply, absl::OkStatus(), nullptr);
+      return;
+    }
+    (*calls)[call.id] = {path, {}};
+  };
+  server.on_message = [&server, calls](CallId id, absl::Span<const char> bytes, size_t) {
+    google::protobuf::BytesValue message;
+    ASSERT_TRUE(message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())));
+    State& state = calls->at(id);
+    state.messages.push_back(message.value());
+    if (state.path != "/repeat") return;
+    ASSERT_OK(server.codec().SendMessage(id, message));
+    ASSERT_OK(server.codec().SendMessage(id, message));
+  };
+  server.on_half_close = [&server, calls](CallId id) {
+    const State state = std::move(calls->at(id));
+    calls->erase(id);
+    if (state.path == "/repeat") return server.codec().SendReply(id, nullptr, absl::OkStatus(), nullptr);
+    size_t bytes = 0;
+    for (const std::string& message : state.messages) bytes += message.size();
+    const auto reply = Value(absl::StrCat(state.messages.size(), " messages of ", bytes));
+    server.codec().SendReply(id, &reply, absl::OkStatus(), nullptr);
+  };
+  server.on_over = [calls](CallId id) { calls->erase(id); };
+}
+
+// One call of every kind, and how one can end. 3 and 9 go beyond a frame.
+void CallEveryKind(CodecEnd& client) {
+  NativeCodec& codec = client.codec();
+  const auto small = Value("small");
+  const auto large = Value(std::string(20000, 'L'));
+  const Metadata metadata = {{"traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}, {"user", "me"}};
+  ASSERT_EQ(client.Start("/echo", &small, &metadata, absl::Seconds(3)), 1u);
+  ASSERT_EQ(client.Start("/echo", &large), 3u);
+  ASSERT_EQ(client.Start("/fail", &small), 5u);
+  ASSERT_EQ(client.Start("/count"), 7u);
+  ASSERT_OK(codec.SendMessage(7, Value("one")));
+  ASSERT_OK(codec.SendMessage(7, Value("")));
+  ASSERT_OK(codec.SendMessage(7, large));
+  ASSERT_EQ(client.Start("/repeat"), 9u);
+  ASSERT_OK(codec.SendMessage(9, Value("again")));
+  ASSERT_EQ(client.Start("/count"), 11u);
+  ASSERT_OK(codec.SendMessage(11, Value("never mind")));
+  codec.Reset(11, absl::CancelledError("changed my mind"));
+  codec.SendHalfClose(7);
+  ASSERT_OK(codec.SendMessage(9, large));
+  codec.SendHalfClose(9);
+  ASSERT_EQ(client.Start("/echo", &small), 13u);
+  codec.SendPing(4711);
+}
+
+const Lines kServerHears = {
+    "method /echo",
+    "call 1 /echo timeout=3s traceparent=00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 user=me complete: "
+    "x0a05736d616c6c",
+    "call 3 /echo",
+    "message 3 20004 bytes",
+    "half-close 3",
+    "method /fail",
+    "call 5 /fail complete: x0a05736d616c6c",
+    "method /count",
+    "call 7 /count",
+    "message 7 x0a036f6e65",
+    "message 7 ''",
+    "message 7 20004 bytes",
+    "method /repeat",
+    "call 9 /repeat",
+    "message 9 x0a05616761696e",
+    "call 11 /count",
+    "message 11 x0a0a6e65766572206d696e64",
+    "reset 11 CANCELLED: changed my mind",
+    "half-close 7",
+    "message 9 20004 bytes",
+    "half-close 9",
+    "call 13 /echo complete: x0a05736d616c6c",
+};
+
+const Lines kClientHears = {
+    "message 1 x0a05736d616c6c",
+    "end 1 OK",
+    "message 3 x0a1331206d65737361676573206f66203230303030",
+    "end 3 OK",
+    "end 5 NOT_FOUND: no such key trailer=t",
+    "metadata 9 initial=i",
+    "message 9 x0a05616761696e",
+    "message 9 x0a05616761696e",
+    "message 7 x0a1333206d65737361676573206f66203230303033",
+    "end 7 OK",
+    "message 9 20004 bytes",
+    "message 9 20004 bytes",
+    "end 9 OK",
+    "message 13 x0a05736d616c6c",
+    "end 13 OK",
+    "pong 4711",
+};
+
+// What both ends say when nothing is split: the streams that the tests below cut.
+struct Conversation {
+  std::string to_server;
+  std::string to_client;
+};
+
+Conversation Record() {
+  Conversation bytes;
+  CodecEnd client(Client()), server(Server());
+  ServeByPath(server);
+  CallEveryKind(client);
+  bytes.to_server = client.TakeOutput();
+  EXPECT_OK(server.Receive(absl::MakeConstSpan(bytes.to_server)));
+  bytes.to_client = server.TakeOutput();
+  return bytes;
+}
+
+TEST(NativeCodec, EveryKindOfCall) {
+  CodecEnd client(Client()), server(Server());
+  ServeByPath(server);
+  CallEveryKind(client);
+  ASSERT_OK(Exchange(client, server));
+  EXPECT_EQ(server.TakeLog(), kServerHears);
+  EXPECT_EQ(client.TakeLog(), kClientHears);
+  EXPECT_EQ(client.codec().open_calls(), 0u);
+  EXPECT_EQ(server.codec().open_calls(), 0u);
+  EXPECT_EQ(client.codec().held_bytes(), 0u);
+  EXPECT_EQ(server.codec().held_bytes(), 0u);
+  EXPECT_EQ(client.codec().output().footprint(), 0u);
+  EXPECT_EQ(client.counters().calls_opened_by_us.value(), 7u);
+  EXPECT_EQ(server.counters().calls_opened_by_peer.value(), 7u);
+  EXPECT_EQ(server.counters().resets_received.value(), 1u);
+}
+
+TEST(NativeCodec, EverySplitOfTheStreamIsHeardTheSame) {
+  const Conversation bytes = Record();
+  // Within the large messages one position is as good as another: those are taken in strides.
+  const auto step = [](size_t at) { return at % 5000 < 300 ? 1 : 97; };
+  for (size_t at = 1; at < bytes.to_server.size(); at += step(at)) {
+    CodecEnd server(Server());
+    ServeByPath(server);
+    ASSERT_OK(server.Receive(absl::MakeConstSpan(bytes.to_server).subspan(0, at))) << at;
+    ASSERT_OK(server.Receive(absl::MakeConstSpan(bytes.to_server).subspan(at))) << at;
+    ASSERT_EQ(server.TakeLog(), kServerHears) << at;
+    ASSERT_EQ(server.TakeOutput(), bytes.to_client) << at;
+    ASSERT_EQ(server.codec().held_bytes(), 0u) << at;
+  }
+  for (size_t at = 1; at < bytes.to_client.size(); at += step(at)) {
+    CodecEnd client(Client());
+    CallEveryKind(client);
+    ASSERT_OK(client.Receive(absl::MakeConstSpan(bytes.to_client).subspan(0, at))) << at;
+    ASSERT_OK(client.Receive(absl::MakeConstSpan(bytes.to_client).subspan(at))) << at;
+    ASSERT_EQ(client.TakeLog(), kClientHears) << at;
+  }
+}
+
+TEST(NativeCodec, OneByteAtATimeIsHeardTheSame) {
+  for (size_t piece : {size_t{1}, size_t{2}, size_t{3}, size_t{7}, size_t{8}, size_t{9}, size_t{1000}}) {
+    CodecEnd client(Client()), server(Server());
+    ServeByPath(server);
+    CallEveryKind(client);
+    ASSERT_OK(Exchange(client, server, piece));
+    EXPECT_EQ(server.TakeLog(), kServerHears) << piece;
+    EXPECT_EQ(client.TakeLog(), kClientHears) << piece;
+    EXPECT_EQ(server.codec().held_bytes(), 0u);
+  }
+}
+
+TEST(NativeCodec, TheServingEndOfAConnectionMayCallToo) {
+  CodecEnd client(Client()), server(Server());
+  ServeByPath(client);
+  const auto message = Value("back");
+  EXPECT_EQ(server.Start("/echo", &message), 2u);
+  EXPECT_EQ(server.Start("/count"), 4u);
+  server.codec().SendHalfClose(4);
+  ASSERT_OK(Exchange(client, server));
+  EXPECT_THAT(client.TakeLog(), ElementsAre("method /echo", "call 2 /echo complete: x0a046261636b", "method /count",
+                                            "call 4 /count", "half-close 4"));
+  EXPECT_THAT(server.TakeLog(), ElementsAre("message 2 x0a046261636b", "end 2 OK",
+                                            "message 4 x0a0f30206d65737361676573206f662030", "end 4 OK"));
+}
+
+TEST(NativeCodec, StatusDetailsArrive) {
+  CodecEnd client(Client()), server(Server());
+  server.on_call = [&server](IncomingCall& call) {
+    absl::Status status = absl::NotFoundError("no");
+    status.SetPayload("type.googleapis.com/kv.Detail", absl::Cord("detail"));
+    status.SetPayload("stays.home", absl::Cord("secret"));
+    server.codec().SendReply(call.id, nullptr, status, nullptr);
+  };
+  struct : CallEvents {
+    void OnInitialMetadata(Metadata) override {}
+    void OnMessage(absl::Span<const char>, size_t) override {}
+    void OnHalfClose() override {}
+    void OnEnd(absl::Status status, Metadata) override { end = std::move(status); }
+    void OnReset(absl::Status) override {}
+    void OnSendRoom() override {}
+    absl::Status end;
+  } events;
+  const auto message = Value("x");
+  OutgoingCall call;
+  call.path = "/a";
+  call.message = &message;
+  ASSERT_OK(client.codec().StartCall(call, events).status());
+  ASSERT_OK(Exchange(client, server));
+  EXPECT_EQ(events.end.GetPayload("type.googleapis.com/kv.Detail"), absl::Cord("detail"));
+  EXPECT_FALSE(events.end.GetPayload("stays.home").has_value());
+}
+
+// ---------------------------------------------------------------- messages in pieces, and their turn
+
+TEST(NativeCodec, LargeMessageTravelsInPiecesAndSmallOnesPass) {
+  CodecEnd client(Client()), server(Server());
+  ASSERT_OK(Exchange(client, server));
+  const auto large = Value(std::string(200000, 'L'));
+  const auto small = Value("s");
+  client.Start("/large", &large);
+  client.Start("/small", &small);
+  const Lines frames = client.TakeFrames();
+  // What the call's 64 KiB of credit pay for, then the small call at once.
+  ASSERT_THAT(frames, SizeIs(6));
+  EXPECT_EQ(frames[0], "CALL 1 method=0 path=/large");
+  EXPECT_EQ(frames[1], "MESSAGE 1 first of 200004: 16384 bytes");
+  EXPECT_EQ(frames[2], "MESSAGE 1 piece: 16384 bytes");
+  EXPECT_THAT(frames[4], StartsWith("MESSAGE 1 piece: 163"));
+  EXPECT_EQ(frames[5], "CALL 3 method=1 path=/small whole: x0a0173 close");
+  EXPECT_GT(client.codec().WaitingBytes(1), 130000u);
+  EXPECT_EQ(client.codec().WaitingBytes(3), 0u);
+}
+
+TEST(NativeCodec, WaitingCallsTakeTurnsFrameByFrame) {
+  CodecEnd client(Client());
+  client.TakeOutput();
+  const auto large = Value(std::string(100000, 'L'));
+  // 256 KiB for the connection, 64 KiB for each: five use it up.
+  for (int i = 0; i < 5; ++i) client.Start("/large", &large);
+  client.TakeOutput();
+  ASSERT_OK(client.Receive(FrameBytes().Preface()));
+  for (uint32_t id = 1; id < 10; id += 2) {
+    ASSERT_OK(client.Receive(FrameBytes().Credit(id, 1 << 20)));
+  }
+  EXPECT_THAT(client.TakeFrames(), SizeIs(::testing::Le(1))) << "the connection has no credit";
+  ASSERT_OK(client.Receive(FrameBytes().Credit(0, 1 << 20)));
+  std::vector<std::string> order;
+  for (const std::string& line : client.TakeFrames()) order.push_back(line.substr(0, 9));
+  ASSERT_GE(order.size(), 10u);
+  // Each of the five before any comes again.
+  for (size_t i = 0; i + 5 <= 10; i += 5) {
+    std::vector<std::string> round(order.begin() + i, order.begin() + i + 5);
+    std::sort(round.begin(), round.end());
+    EXPECT_EQ(std::unique(round.begin(), round.end()), round.end()) << i;
+  }
+  EXPECT_THAT(client.TakeLog(), SizeIs(5)) << "each heard that its bytes have gone";
+}
+
+TEST(NativeCodec, RoomIsToldWhenTheLastWaitingByteHasGone) {
+  CodecEnd client(Client()), server(Server());
+  server.consume = false;
+  ASSERT_OK(Exchange(client, server));
+  const CallId id = client.Start("/a");
+  for (int i = 0; i < 10; ++i) ASSERT_OK(client.codec().SendMessage(id, Value(std::string(10000, 'x'))));
+  client.codec().SendHalfClose(id);
+  const size_t waiting = client.codec().WaitingBytes(id);
+  EXPECT_GT(waiting, 30000u);
+  ASSERT_OK(Exchange(client, server));
+  EXPECT_EQ(client.codec().WaitingBytes(id), waiting) << "nobody has read";
+  EXPECT_THAT(client.TakeLog(), IsEmpty());
+  server.codec().Consumed(id, server.unconsumed[id]);
+  ASSERT_OK(Exchange(client, server));
+  EXPECT_THAT(client.TakeLog(), ElementsAre("room 1"));
+  EXPECT_EQ(client.codec().WaitingBytes(id), 0u);
+  EXPECT_EQ(server.TakeLog().back(), "half-close 1") << "the half-close waits behind the messages";
+}
+
+TEST(NativeCodec, ReplyBehindWaitingMessagesEndsTheCallWhenTheyHaveGone) {
+  CodecEnd client(Client()), server(Server());
+  client.consume = false;
+  ASSERT_OK(Exchange(client, server));
+  const auto message = Value("x");
+  const CallId id = client.Start("/a", &message);
+  ASSERT_OK(Exchange(client, server));
+  for (int i = 0; i < 10; ++i) ASSERT_OK(server.codec().SendMessage(id, Value(std::string(10000, 'x'))));
+  const Metadata trailers = {{"t", "v"}};
+  server.codec().SendReply(id, nullptr, absl::OkStatus(), &trailers);
+  EXPECT_OK(server.codec().SendMessage(id, Value("ignored")));
+  server.TakeLog();
+  ASSERT_OK(Exchange(client, server));
+  EXPECT_EQ(server.codec().open_calls(), 1u);
+  while (client.codec().open_calls() > 0) {
+    ASSERT_GT(client.unconsumed[id], 0u);
+    client.codec().Consumed(id, std::exchange(client.unconsumed[id], 0));
+    ASSERT_OK(Exchange(client, server));
+  }
+  EXPECT_THAT(server.TakeLog(), ElementsAre("room 1"));
+  EXPECT_EQ(server.codec().open_calls(), 0u);
+  const Lines log = client.TakeLog();
+  EXPECT_THAT(log, SizeIs(11));
+  EXPECT_EQ(log.back(), "end 1 OK t=v");
+}
+
+TEST(NativeCodec, MessageLargerThanItsCreditIsAssembledAsItIsWantedNext) {
+  CodecEnd client(Client()), server(Server());
+  ASSERT_OK(Exchange(client, server));
+  const auto large = Value(std::string(3 << 20, 'L'));
+  const CallId id = client.Start("/a", &large);
+  ASSERT_OK(Exchange(client, server));
+  EXPECT_THAT(server.TakeLog(), ElementsAre("method /a", "call 1 /a", "message 1 3145733 bytes", "half-close 1"));
+  EXPECT_EQ(server.codec().held_bytes(), 0u);
+  EXPECT_EQ(client.codec().WaitingBytes(id), 0u);
+}
+
+TEST(NativeCodec, LargeMessageBehindOneThatIsUnreadWaits) {
+  CodecEnd client(Client()), server(Server());
+  server.consume = false;
+  ASSERT_OK(Exchange(client, server));
+  const CallId id = client.Start("/a");
+  ASSERT_OK(client.codec().SendMessage(id, Value(std::string(10000, 'x'))));
+  ASSERT_OK(client.codec().SendMessage(id, Value(std::string(1 << 20, 'L'))));
+  ASSERT_OK(Exchange(client, server));
+  EXPECT_LE(server.codec().held_bytes(), 64u << 10);
+  EXPECT_GT(client.codec().WaitingBytes(id), 900000u);
+  server.codec().Consumed(id, std::exchange(server.unconsumed[id], 0));
+  ASSERT_OK(Exchange(client, server));
+  EXPECT_EQ(server.TakeLog().back(), "message 1 1048580 bytes");
+}
+
+TEST(NativeCodec, OnlySoManyLargeMessagesAreAssembledAtOnce) {
+  CodecOptions options = Server();
+  options.message_bytes_max = 1 << 20;
+  options.connection_credit_bytes = 64 << 20;
+  CodecEnd server(options);
+  server.log_messages = false;
+  FrameBytes bytes = FrameBytes().Preface();
+  for (uint32_t i = 0; i < 10; ++i) {
+    bytes.Open(2 * i + 1, 0, i == 0 ? "/a" : "");
+    bytes.First(2 * i + 1, 1 << 20, std::string(16384, 'L'));
+  }
+  server.TakeOutput();
+  ASSERT_OK(server.Receive(bytes));
+  Lines granted = server.TakeFrames();
+  EXPECT_THAT(granted, SizeIs(4)) << "four of the largest";
+  EXPECT_LE(server.codec().held_bytes(), 10 * (64u << 10));
+  // One of the four completes: the next in line is granted.
+  FrameBytes rest;
+  const size_t total = (1 << 20) - 16384;
+  for (size_t at = 0; at < total; at += 16384) rest.Next(1, std::string(16384, 'L'), at + 16384 == total);
+  ASSERT_OK(server.Receive(rest));
+  granted = server.TakeFrames();
+  EXPECT_THAT(granted, ElementsAre(StartsWith("CREDIT 9 "), "CREDIT 1 65536"));
+  // One that waits in line gives up, one that is granted gives up: the line moves on.
+  ASSERT_OK(server.Receive(FrameBytes().Reset(11, absl::CancelledError("")).Reset(3, absl::CancelledError(""))));
+  granted = server.TakeFrames();
+  ASSERT_THAT(granted, SizeIs(1));
+  EXPECT_THAT(granted[0], StartsWith("CREDIT 13 "));
+}
+
+TEST(NativeCodec, CreditComesBackInHalves) {
+  CodecEnd server(Server());
+  server.TakeOutput();
+  ASSERT_OK(server.Receive(FrameBytes().Preface().Open(1, 0, "/a").Message(1, std::string(16384, 'x'))));
+  EXPECT_THAT(server.TakeFrames(), IsEmpty());
+  ASSERT_OK(server.Receive(FrameBytes().Message(1, std::string(16384, 'x'))));
+  EXPECT_THAT(server.TakeFrames(), ElementsAre("CREDIT 1 32832"));
+}
+
+TEST(NativeCodec, ConnectionCreditComesBackWhetherOrNotCallsAreRead) {
+  CodecEnd server(Server());
+  server.consume = false;
+  server.TakeOutput();
+  FrameBytes bytes = FrameBytes().Preface();
+  for (uint32_t id = 1; id < 2 * 9; id += 2) {
+    bytes.Open(id, 0, id == 1 ? "/a" : "");
+    bytes.Message(id, std::string(16384, 'x'));
+  }
+  ASSERT_OK(server.Receive(bytes));
+  EXPECT_THAT(server.TakeFrames(), ElementsAre("CREDIT 147744"));
+}
+
+TEST(NativeCodec, PausedCreditIsGivenWhenItIsResumed) {
+  CodecEnd server(Server());
+  server.TakeOutput();
+  server.codec().PauseCredit();
+  FrameBytes bytes = FrameBytes().Preface();
+  for (uint32_t id = 1; id < 2 * 9; id += 2) {
+    bytes.Open(id, 0, id == 1 ? "/a" : "");
+    bytes.Message(id, std::string(16384, 'x')).Message(id, std::string(10384, 'x'));
+  }
+  ASSERT_OK(server.Receive(bytes));
+  EXPECT_THAT(server.TakeFrames(), IsEmpty());
+  server.codec().ResumeCredit();
+  EXPECT_THAT(server.TakeFrames(), ElementsAre("CREDIT 241488"));
+  ASSERT_OK(server.Receive(FrameBytes().Message(1, std::string(10000, 'x'))));
+  EXPECT_THAT(server.TakeFrames(), ElementsAre("CREDIT 1 36864"));
+}
+
+TEST(NativeCodec, FeaturesWidenTheBaselineForCallsThatWereOpenBefore) {
+  CodecOptions generous = Server();
+  generous.call_credit_bytes = 1 << 20;
+  generous.connection_credit_bytes = 4 << 20;
+  CodecEnd client(Client()), server(generous);
+  const auto large = Value(std::string(500000, 'L'));
+  const CallId id = client.Start("/a", &large);
+  EXPECT_GT(client.codec().WaitingBytes(id), 400000u);
+  ASSERT_OK(client.Receive(absl::MakeConstSpan(server.TakeOutput())));
+  EXPECT_EQ(client.codec().WaitingBytes(id), 0u);
+  EXPECT_THAT(client.TakeLog(), ElementsAre("room 1"));
+  ASSERT_OK(Exchange(client, server));
+  EXPECT_EQ(server.TakeLog().back(), "half-close 1");
+}
+
+TEST(NativeCodec, OptionsBelowTheBaselineAreRaisedToIt) {
+  CodecOptions stingy = Server();
+  stingy.call_credit_bytes = 1;
+  stingy.connection_credit_bytes = 1;
+  CodecEnd client(Client()), server(stingy);
+  const auto message = Value(std::string(60000, 'L'));
+  client.Start("/a", &message);
+  ASSERT_OK(Exchange(client, server));
+  EXPECT_EQ(server.TakeLog().back(), "half-close 1");
+}
+
+}  // namespace
+}  // namespace troupe::native

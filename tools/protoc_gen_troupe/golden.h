@@ -1,0 +1,17 @@
+// The golden files: which inputs in testdata/ have their expected output beside them.
+#ifndef TOOLS_PROTOC_GEN_TROUPE_GOLDEN_H_
+#define TOOLS_PROTOC_GEN_TROUPE_GOLDEN_H_
+
+namespace troupe::generator {
+
+// Relative to a workspace or to the runfiles of a test.
+inline constexpr char kGoldenFolder[] = "tools/protoc_gen_troupe/testdata";
+
+inline constexpr const char* kGoldenProtos[] = {
+    "keywords/v1/keywords.proto", "legacy/legacy.proto", "library/v1/library.proto",
+    "library/v1/types.proto",     "shadow/shadow.proto",
+};
+
+}  // namespace troupe::generator
+
+#endif  // TOOLS_PROTOC_GEN_TROUPE_GOLDEN_H_
