@@ -254,13 +254,14 @@ void PrintStubClass(const Service& service, pb::io::Printer& printer) {
                                  StubParameters(method, " = {}"), ";"));
     printer.PrintRaw("\n");
   }
-  printer.Print(variables, R"(  static const ::troupe::ServiceInfo& service_info();
+  printer.Print(R"(  static const ::troupe::ServiceInfo& service_info();
 
  private:
-  ::troupe::Caller* caller_;
+  $unused$::troupe::Caller* caller_;
 };
 
-)");
+)",
+                "unused", service.methods.empty() ? "[[maybe_unused]] " : "");
 }
 
 void PrintTables(const Service& service, pb::io::Printer& printer) {
@@ -334,23 +335,6 @@ void PrintStubBodies(const Service& service, pb::io::Printer& printer) {
                 "const ::troupe::ServiceInfo& $stub$::service_info() { return $actor$::service_info(); }\n\n");
 }
 
-// The .pb.h of the file, and of those that define what its rpcs take and return.
-std::set<std::string> MessageHeaders(const pb::FileDescriptor& file) {
-  std::set<std::string> headers = {Stem(file.name()) + ".pb.h"};
-  for (int i = 0; i < file.service_count(); ++i) {
-    for (int j = 0; j < file.service(i)->method_count(); ++j) {
-      const pb::MethodDescriptor& method = *file.service(i)->method(j);
-      headers.insert(Stem(method.input_type()->file()->name()) + ".pb.h");
-      headers.insert(Stem(method.output_type()->file()->name()) + ".pb.h");
-    }
-  }
-  return headers;
-}
-
-void PrintIncludes(const std::set<std::string>& headers, pb::io::Printer& printer) {
-  for (const std::string& header : headers) printer.PrintRaw(absl::StrCat("#include \"", header, "\"\n"));
-}
-
 void PrintHeader(const pb::FileDescriptor& file, const std::vector<Service>& services, pb::io::Printer& printer) {
   const Variables variables = {{"file", file.name()},
                                {"guard", "TROUPE_INCLUDED_" + FileIdentifier(file.name())},
@@ -360,14 +344,16 @@ void PrintHeader(const pb::FileDescriptor& file, const std::vector<Service>& ser
 #define $guard$
 
 )");
-  std::set<std::string> headers = MessageHeaders(file);
+  // The messages of imported files come through the file's own header: protoc promises that, and a library then depends
+  // on its own cc_proto_library only.
+  std::set<std::string> headers = {Stem(file.name()) + ".pb.h"};
   if (!services.empty()) {
     printer.PrintRaw("#include <memory>\n#include <utility>\n\n");
     headers.insert({"absl/status/status.h", "absl/types/span.h", "troupe/actor/actor.h", "troupe/async/task.h",
                     "troupe/rpc/call.h", "troupe/rpc/caller.h", "troupe/rpc/method.h", "troupe/rpc/reply.h",
                     "troupe/rpc/stream.h", "troupe/service/actor_protocol.h"});
   }
-  PrintIncludes(headers, printer);
+  for (const std::string& header : headers) printer.PrintRaw(absl::StrCat("#include \"", header, "\"\n"));
   printer.PrintRaw("\n");
   if (services.empty()) {
     printer.PrintRaw("// The file declares no service.\n\n");
@@ -392,13 +378,7 @@ void PrintSource(const pb::FileDescriptor& file, const std::vector<Service>& ser
 #include "$stem$.troupe.h"
 )");
   if (services.empty()) return;
-  printer.PrintRaw("\n");
-  std::set<std::string> headers = MessageHeaders(file);
-  headers.insert({"absl/status/status.h", "troupe/async/task.h", "troupe/rpc/call.h", "troupe/rpc/caller.h",
-                  "troupe/rpc/internal/server_call.h", "troupe/rpc/method.h", "troupe/rpc/reply.h",
-                  "troupe/rpc/stream.h"});
-  PrintIncludes(headers, printer);
-  printer.PrintRaw("\n");
+  printer.PrintRaw("\n#include \"troupe/rpc/internal/server_call.h\"\n\n");
   if (!file.package().empty()) printer.Print(variables, "namespace $namespace$ {\n\n");
   for (const Service& service : services) {
     PrintTables(service, printer);

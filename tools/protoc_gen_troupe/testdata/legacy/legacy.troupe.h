@@ -8,7 +8,6 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "legacy/legacy.pb.h"
-#include "legacy/moved.pb.h"
 #include "troupe/actor/actor.h"
 #include "troupe/async/task.h"
 #include "troupe/rpc/call.h"

@@ -7,9 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "google/protobuf/empty.pb.h"
 #include "library/v1/library.pb.h"
-#include "library/v1/types.pb.h"
 #include "troupe/actor/actor.h"
 #include "troupe/async/task.h"
 #include "troupe/rpc/call.h"
@@ -232,7 +230,7 @@ class ReservedStub {
   static const ::troupe::ServiceInfo& service_info();
 
  private:
-  ::troupe::Caller* caller_;
+  [[maybe_unused]] ::troupe::Caller* caller_;
 };
 
 // The server side of library.v1.Old: by default one object is one connection's.
