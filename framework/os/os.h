@@ -50,8 +50,9 @@ class Poller {
   virtual int Remove(int fd) = 0;
 
   // Waits until something is ready, Wake() was called, or `deadline` passed; a deadline in the past polls. Returns the
-  // number of events (0: deadline, wake-up or signal), or -errno. -EDEADLK, from a simulated Os only: nothing is ready
-  // and nothing ever will be, since `deadline` is infinite and no event of the simulated world is outstanding.
+  // number of events (0: deadline, wake-up, signal, or for no reason), or -errno. What did not fit comes first the next
+  // time. -EDEADLK, from a simulated Os only: nothing is ready and nothing ever will be, since `deadline` is infinite
+  // and no event of the simulated world is outstanding.
   virtual int Wait(MonotonicTime deadline, absl::Span<PollEvent> events) = 0;
 
   // Makes the current Wait, or else the next one, return. Any thread, and signal handlers.

@@ -50,6 +50,11 @@ class SimClock {
   // past counts as now. REQUIRES: `time` is finite; not called by an event.
   void AdvanceTo(MonotonicTime time);
 
+  // Called by events that run the test's or the program's own code, which may have given a loop something to do without
+  // the loop's poller knowing: whoever waits then returns.
+  void NoteForeignCode() { ++foreign_runs_; }
+  uint64_t foreign_runs() const { return foreign_runs_; }
+
   void CheckThread() const;
 
  private:
@@ -57,6 +62,7 @@ class SimClock {
   const std::thread::id thread_ = std::this_thread::get_id();
   MonotonicTime now_;
   uint64_t last_sequence_ = 0;
+  uint64_t foreign_runs_ = 0;
   bool advancing_ = false;
   std::map<EventId, absl::AnyInvocable<void()>> events_;
 };

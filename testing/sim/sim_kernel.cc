@@ -7,6 +7,13 @@ namespace troupe::testing {
 
 SimKernel::SimKernel(uint64_t seed) : seed_(seed), random_(seed), clock_(trace_), network_(clock_, random_.Fork()) {}
 
+SimClock::EventId SimKernel::At(MonotonicTime time, absl::AnyInvocable<void()> event) {
+  return clock_.At(time, [this, event = std::move(event)]() mutable {
+    clock_.NoteForeignCode();
+    event();
+  });
+}
+
 void SimKernel::SetLink(const SimOs& from, const SimOs& to, const SimLink& link) {
   network_.SetLink(from.number(), to.number(), link);
 }

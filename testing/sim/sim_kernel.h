@@ -46,12 +46,10 @@ class SimKernel {
   // InfiniteFuture when nothing is outstanding.
   MonotonicTime NextEventTime() const { return clock_.NextEventTime(); }
   void AdvanceTo(MonotonicTime time) { clock_.AdvanceTo(time); }
-  // An event of the test's own: a fault at a time, for example.
-  SimClock::EventId At(MonotonicTime time, absl::AnyInvocable<void()> event) {
-    return clock_.At(time, std::move(event));
-  }
+  // An event of the test's own: a fault at a time, a call to a loop. A Poller that waits meanwhile returns after it.
+  SimClock::EventId At(MonotonicTime time, absl::AnyInvocable<void()> event);
   SimClock::EventId After(absl::Duration delay, absl::AnyInvocable<void()> event) {
-    return clock_.After(delay, std::move(event));
+    return At(Now() + delay, std::move(event));
   }
   bool Cancel(const SimClock::EventId& id) { return clock_.Cancel(id); }
 

@@ -189,7 +189,8 @@ TEST(SimOs, AConnectThroughAStalledLinkTriesAgainAndGivesUp) {
   SimOs server(kernel), client(kernel);
   kernel.SetLink(client, server, {.stalled = true});
   Wire late(server, client, Address("10.0.0.1:80"));
-  kernel.After(absl::Milliseconds(6500), [&] { kernel.SetLink(client, server, {}); });
+  EXPECT_EQ(Wire::WaitFor(client, late.client, kWritable, kStart + absl::Milliseconds(6500)), 0);
+  kernel.SetLink(client, server, {});
   EXPECT_EQ(Wire::WaitFor(client, late.client, kWritable), 1);
   EXPECT_EQ(client.SocketError(late.client), 0);
   EXPECT_EQ(kernel.Now(), kStart + absl::Seconds(7) + 2 * absl::Microseconds(250));  // tried after 1, 3 and 7 s
@@ -420,6 +421,24 @@ TEST(SimKernel, EventsRunInTheOrderOfTimeThenOfScheduling) {
   kernel.AdvanceTo(kStart + absl::Milliseconds(2500));
   EXPECT_EQ(log.back(), "2s");
   EXPECT_EQ(kernel.Now(), kStart + absl::Milliseconds(2500));
+}
+
+// Such an event, or work, may have called a loop on this thread, which then has something to do before the deadline.
+TEST(SimKernel, AWaitReturnsAfterCodeThatIsNotTheKernels) {
+  SimOs os;
+  const auto poller = os.NewPoller();
+  PollEvent events[1];
+  os.kernel().After(absl::Seconds(1), [] {});
+  EXPECT_EQ(poller->Wait(kForever, absl::MakeSpan(events)), 0);
+  EXPECT_EQ(os.Now(), kStart + absl::Seconds(1));
+
+  std::vector<std::string> log;
+  Record work(os, log, "work");
+  const auto pool = os.NewWorkerPool(1, "test");
+  pool->Submit(work);
+  EXPECT_EQ(poller->Wait(kForever, absl::MakeSpan(events)), 0);
+  EXPECT_EQ(log.size(), 1u);
+  EXPECT_EQ(poller->Wait(kForever, absl::MakeSpan(events)), -EDEADLK);
 }
 
 TEST(SimKernelDeathTest, ARealThreadThatReachesInIsFatal) {

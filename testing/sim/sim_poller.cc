@@ -82,10 +82,11 @@ int SimPoller::CollectReady(absl::Span<PollEvent> events) {
 }
 
 int SimPoller::Wait(MonotonicTime deadline, absl::Span<PollEvent> events) {
+  const uint64_t foreign_runs = clock_.foreign_runs();
   clock_.AdvanceTo(clock_.Now());  // what is due now
   while (true) {
     const int count = CollectReady(events);
-    if (count > 0 || woken_ || deadline <= clock_.Now()) {
+    if (count > 0 || woken_ || deadline <= clock_.Now() || clock_.foreign_runs() != foreign_runs) {
       woken_ = false;
       return count;
     }

@@ -34,6 +34,7 @@ void SimWorkerPool::Wait(Work& work) {
 void SimWorkerPool::RunNext() {
   Work* const work = queue_.Pop();
   if (work == nullptr) return;  // cancelled, or somebody waited for it
+  clock_.NoteForeignCode();
   const Work* const outer = std::exchange(running_, work);
   work->Run();
   running_ = outer;
