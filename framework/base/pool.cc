@@ -25,7 +25,7 @@ struct PoolReleaser {
 void* PoolRefill(size_t size_class) {
   static thread_local PoolReleaser releaser;
   static_cast<void>(&releaser);
-  return ::operator new((size_class == 0 ? 1 : size_class) * kPoolGrain);
+  return ::operator new(size_class * kPoolGrain);
 }
 
 void PoolOverflow(void* block) { ::operator delete(block); }

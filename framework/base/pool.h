@@ -43,6 +43,9 @@ struct ThreadPools {
 };
 extern thread_local constinit ThreadPools thread_pools;
 
+// From 1 on; no bytes count as one.
+constexpr size_t PoolSizeClass(size_t bytes) { return bytes == 0 ? 1 : (bytes - 1) / kPoolGrain + 1; }
+
 void* PoolRefill(size_t size_class);
 void PoolOverflow(void* block);
 
@@ -52,7 +55,7 @@ inline void* PoolAllocate(size_t bytes) {
 #ifdef TROUPE_NO_POOLS
   return ::operator new(bytes);
 #else
-  const size_t size_class = (bytes + internal::kPoolGrain - 1) / internal::kPoolGrain;
+  const size_t size_class = internal::PoolSizeClass(bytes);
   if (size_class >= internal::kPoolClasses) return ::operator new(bytes);
   internal::FreeList& list = internal::thread_pools.lists[size_class];
   if (list.head == nullptr) return internal::PoolRefill(size_class);
@@ -69,7 +72,7 @@ inline void PoolFree(void* block, size_t bytes) {
   (void)bytes;
   ::operator delete(block);
 #else
-  const size_t size_class = (bytes + internal::kPoolGrain - 1) / internal::kPoolGrain;
+  const size_t size_class = internal::PoolSizeClass(bytes);
   if (size_class >= internal::kPoolClasses) return ::operator delete(block);
   internal::ThreadPools& pools = internal::thread_pools;
   internal::FreeList& list = pools.lists[size_class];
