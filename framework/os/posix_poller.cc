@@ -19,8 +19,6 @@
 namespace troupe::internal {
 namespace {
 
-static_assert(EPOLL_CTL_ADD != EPOLL_CTL_MOD);
-
 uint32_t ToEpoll(uint32_t interest) {
   // EPOLLRDHUP is not asked for: a peer's half-close is readable, as end of file.
   return ((interest & kReadable) != 0 ? EPOLLIN : 0u) | ((interest & kWritable) != 0 ? EPOLLOUT : 0u);
@@ -105,8 +103,9 @@ int PosixPoller::EpollWait(MonotonicTime deadline, int events_max) {
 }
 
 int PosixPoller::Wait(MonotonicTime deadline, absl::Span<PollEvent> events) {
-  // One more than asked for: the eventfd must not take a place from `events`.
-  const size_t events_max = std::min<size_t>(events.size(), 4096) + 1;
+  // No more than asked for: an event that is fetched and not reported would go behind the others in epoll's queue, and
+  // might starve. So the eventfd can take a place from `events`; what it displaced is reported by the next Wait.
+  const size_t events_max = std::clamp<size_t>(events.size(), 1, 4096);
   if (buffer_.size() < events_max) buffer_.resize(events_max);
   const int n = EpollWait(deadline, static_cast<int>(events_max));
   if (n < 0) return errno == EINTR ? 0 : -errno;
@@ -118,7 +117,7 @@ int PosixPoller::Wait(MonotonicTime deadline, absl::Span<PollEvent> events) {
       woken_.exchange(false, std::memory_order_acq_rel);
     } else if (count < events.size()) {
       events[count++] = {event.data.ptr, FromEpoll(event.events)};
-    }  // Else the eventfd was silent; level-triggered, the last one comes again.
+    }
   }
   return static_cast<int>(count);
 }
