@@ -392,16 +392,36 @@ def registry_host(path, source):
 
 @rule(".h")
 def header(path, source):
-    """A header begins with a comment that says what it is, and has the guard TROUPE_PATH_OF_FILE_H_."""
+    """A header begins with a comment that says what it is, and has the guard TROUPE_PATH_OF_FILE_H_; framework/ is left
+    out of it, and TROUPE_ in tools/, whose headers no one else includes."""
     found = []
     if not source.text.startswith("//"):
         found.append((1, "a header begins by saying what it is"))
+    wanted = "TROUPE_%s_" % re.sub(r"\W", "_", re.sub(r"^framework/", "", path)).upper()
     guard = re.search(r"^#ifndef (\w+)\n#define \1$", source.text, re.MULTILINE)
-    wanted = "TROUPE_%s_" % re.sub(r"\W", "_", re.sub(r"^(framework|tools)/", "", path)).upper()
     if not guard:
-        found.append((1, "no include guard; %s is usual" % wanted))
-    elif guard.group(1) != wanted:
+        found.append((1, "no include guard %s" % wanted))
+    elif guard.group(1) not in (wanted, wanted.replace("TROUPE_TOOLS_", "TOOLS_")):
         found.append((source.line_of(guard.start()), "the guard should be %s" % wanted))
+    return found
+
+
+_THREADS = re.compile(r"\bstd::(thread|jthread|async)\b(?!::id)|\bpthread_create\b|\btroupe/os/posix_os\.h\b")
+
+
+@rule(".bazel")
+def threads_tag(path, source):
+    """A test that uses threads says so with tags = ["threads"], and is then run under ThreadSanitizer."""
+    found = []
+    for match in re.finditer(r"^cc_test\((.*?)^\)", source.text, re.MULTILINE | re.DOTALL):
+        if '"threads"' in match.group(1):
+            continue
+        for name in re.findall(r'"([\w/]+\.cc)"', match.group(1)):
+            file = os.path.join(source.root, os.path.dirname(path), name)
+            if os.path.exists(file):
+                with open(file, encoding="utf-8") as text:
+                    if _THREADS.search(text.read()):
+                        found.append((source.line_of(match.start()), '%s uses threads: tags = ["threads"]' % name))
     return found
 
 

@@ -216,6 +216,7 @@ class HabitTest(RuleTest):
         self.refuses("header", good.replace("// A.\n", ""), good.replace("ASYNC", "LOOP"), "// A.\n#pragma once\n",
                      path="framework/async/x.h")  # fmt: skip
         self.allows("header", good.replace("ASYNC", "TESTING_SIM"), path="testing/sim/x.h")
+        self.allows("header", good.replace("TROUPE_ASYNC", "TOOLS_A"), path="tools/a/x.h")
 
 
 class TreeTest(unittest.TestCase):
@@ -242,6 +243,17 @@ class TreeTest(unittest.TestCase):
     def test_a_link_that_leads_nowhere_is_found(self):
         self.assertEqual(len(lint.check_tree(self.root)[0]), 1)
         self.write("tools/x.cc", "")
+        self.assertEqual(lint.check_tree(self.root)[0], [])
+
+    def test_tests_that_use_threads_are_tagged(self):
+        self.write("tools/x.cc", "")
+        self.write("tools/README.md", "")
+        self.write("tools/a_test.cc", "std::thread t([] {});")
+        self.write("tools/b_test.cc", "std::thread::id id;")
+        block = 'cc_test(\n    name = "%s_test",\n    srcs = ["%s_test.cc"],\n%s)\n'
+        self.write("tools/BUILD.bazel", block % ("b", "b", "") + block % ("a", "a", ""))
+        self.assertEqual([f.split(": ")[0] for f in lint.check_tree(self.root)[0]], ["tools/BUILD.bazel:5"])
+        self.write("tools/BUILD.bazel", block % ("a", "a", '    tags = ["threads"],\n'))
         self.assertEqual(lint.check_tree(self.root)[0], [])
 
     def test_scripts_without_extension_are_read_and_binaries_are_not(self):
