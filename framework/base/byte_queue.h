@@ -2,12 +2,13 @@
 //
 // Bytes      a slice of a chunk, shared and read-only; copying one costs a reference. It keeps its chunk alive wherever
 //            it goes: past the queue, the transport and the thread that made it.
-// ByteQueue  a first-in first-out queue of bytes: appended by copy, by sharing a slice, by taking over another queue, or
+// ByteQueue  a first-in first-out queue of bytes: appended by copy, by sharing a slice, by taking over another queue,
+// or
 //            encoded in place (Reserve, Commit); taken from the front by looking (front, FillIovec) and Consume.
 //
 // For a string that is built once and read once std::string serves better; ByteQueue is for what is written and read
-// piece by piece. An empty queue holds no chunk and costs its own 24 bytes. Chunks of the standard size come from a free
-// list of the calling thread (compiled out under sanitizers, so that a use after free is seen).
+// piece by piece. An empty queue holds no chunk and costs its own 24 bytes. Chunks of the standard size come from a
+// free list of the calling thread (compiled out under sanitizers, so that a use after free is seen).
 //
 // Threading: a queue is used by one thread at a time; Bytes that share a chunk may live on different threads.
 // Lifetime:  what front() and FillIovec() show is valid until it is consumed. Appending does not move it.
@@ -34,9 +35,9 @@ namespace internal {
 // whose `limit` is set.
 struct ByteChunk {
   std::atomic<uint32_t> references;
-  bool pooled;                    // of the standard size, from the free list
-  size_t capacity;                // of data(), which follows; 0 when the bytes live elsewhere
-  void (*release)(ByteChunk*);    // null: plain memory of ours
+  bool pooled;                  // of the standard size, from the free list
+  size_t capacity;              // of data(), which follows; 0 when the bytes live elsewhere
+  void (*release)(ByteChunk*);  // null: plain memory of ours
 
   char* data() { return reinterpret_cast<char*>(this + 1); }
 };
@@ -49,7 +50,7 @@ inline constexpr uint32_t kByteChunksPerThread = 64;  // kept for reuse: 512 KiB
 struct ByteChunkPool {
   ByteChunk* head = nullptr;  // linked through their data()
   uint32_t count = 0;
-  bool closed = false;        // the thread is ending
+  bool closed = false;  // the thread is ending
 };
 extern thread_local constinit ByteChunkPool byte_chunk_pool;
 

@@ -39,7 +39,8 @@ bool Metadata::IsBinaryKey(absl::string_view key) { return absl::EndsWith(key, "
 absl::Status Metadata::Validate(absl::string_view key, absl::string_view value) {
   if (key.empty()) return absl::InvalidArgumentError("metadata key is empty");
   if (!std::all_of(key.begin(), key.end(), IsKeyCharacter)) {
-    return absl::InvalidArgumentError(absl::StrCat("metadata key ", Shown(key), " has a character outside [0-9a-z_.-]"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("metadata key ", Shown(key), " has a character outside [0-9a-z_.-]"));
   }
   if (absl::StartsWith(key, "grpc-")) {
     return absl::InvalidArgumentError(absl::StrCat("metadata key ", Shown(key), " is reserved: it begins with grpc-"));
@@ -51,7 +52,8 @@ absl::Status Metadata::Validate(absl::string_view key, absl::string_view value) 
                                                    " is not printable ASCII; a key ending in -bin takes any bytes"));
   }
   if (!value.empty() && (value.front() == ' ' || value.back() == ' ')) {
-    return absl::InvalidArgumentError(absl::StrCat("value of metadata key ", Shown(key), " begins or ends with a space"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("value of metadata key ", Shown(key), " begins or ends with a space"));
   }
   return absl::OkStatus();
 }

@@ -1,10 +1,10 @@
 // Metadata: what travels beside a call's messages, as keys and values: of the caller, of the server before its first
 // message, and as trailers of the call.
 //
-// An ordered multimap: entries stay in the order in which they were added, a key may stand several times. Keys are lower
-// case, of [0-9a-z_.-]; those that begin with "grpc-" belong to the protocols. A key that ends in "-bin" has a value of
-// any bytes (protocols encode it where they must); any other value is printable ASCII that neither begins nor ends with a
-// space.
+// An ordered multimap: entries stay in the order in which they were added, a key may stand several times. Keys are
+// lower case, of [0-9a-z_.-]; those that begin with "grpc-" belong to the protocols. A key that ends in "-bin" has a
+// value of any bytes (protocols encode it where they must); any other value is printable ASCII that neither begins nor
+// ends with a space.
 //
 // Most calls have none, so an empty one is one null pointer.
 //

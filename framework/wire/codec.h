@@ -12,11 +12,10 @@
 // Limits on how often a peer may do what costs it nothing (resets, pings, frames without use) are budgets that refill
 // with time and with calls that end well. A codec has no clock: whoever owns it says what time has passed.
 //
-// Re-entry: events are delivered from inside Receive() and Abandon(), none from anywhere else. Every other member may be
-// called from an event; the codec may not be destroyed in one.
-// Threading: one thread.
-// Lifetime:  CallEvents stay valid until OnEnd or OnReset was delivered, Reset(), Forget(), or a SendReply() after which
-// WaitingBytes() is 0; after one with bytes waiting, until OnSendRoom or OnReset.
+// Re-entry: events are delivered from inside Receive() and Abandon(), none from anywhere else. Every other member may
+// be called from an event; the codec may not be destroyed in one. Threading: one thread. Lifetime:  CallEvents stay
+// valid until OnEnd or OnReset was delivered, Reset(), Forget(), or a SendReply() after which WaitingBytes() is 0;
+// after one with bytes waiting, until OnSendRoom or OnReset.
 #ifndef TROUPE_WIRE_CODEC_H_
 #define TROUPE_WIRE_CODEC_H_
 
@@ -64,8 +63,8 @@ class CallEvents {
 // A call that a peer opened.
 struct IncomingCall {
   CallId id = 0;
-  const void* method = nullptr;   // what CodecEvents::FindMethod gave for its path; null: unknown here
-  absl::string_view path;         // "/kv.v1.KeyValue/Get", valid during the event; may be empty when method is not null
+  const void* method = nullptr;  // what CodecEvents::FindMethod gave for its path; null: unknown here
+  absl::string_view path;        // "/kv.v1.KeyValue/Get", valid during the event; may be empty when method is not null
   Metadata metadata;
   absl::Duration timeout = absl::InfiniteDuration();  // as sent: relative to now
   // Set when the whole request came at once: a single message and the half-close. Valid during the event. OnMessage and
@@ -81,8 +80,9 @@ class CodecEvents {
   // The path's method for the IncomingCall that follows, or null. The codec asks once per path where its format numbers
   // methods.
   virtual const void* FindMethod(absl::string_view path) = 0;
-  // A call was opened. The session answers by the call's id: with SendReply, Reset, or later. Returns who hears about the
-  // call from now on; null: it has been answered already, or will hear nothing (the codec drops what else comes of it).
+  // A call was opened. The session answers by the call's id: with SendReply, Reset, or later. Returns who hears about
+  // the call from now on; null: it has been answered already, or will hear nothing (the codec drops what else comes of
+  // it).
   virtual CallEvents* OnCall(IncomingCall& call) = 0;
   // The peer will open no more calls after `last` of ours was accepted; calls above `last` were not and will not be
   // started: their OnReset(UNAVAILABLE) follows. `why` is OK for a graceful end.
@@ -98,21 +98,21 @@ class CodecEvents {
 };
 
 struct CodecOptions {
-  bool client = false;             // we opened the connection
+  bool client = false;                    // we opened the connection
   size_t message_bytes_max = 4 << 20;     // received; checked before anything is allocated for it
   uint32_t calls_max = 1000;              // calls in flight that the peer may open
-  uint32_t call_credit_bytes = 64 << 10;   // how much of one call's messages we hold unread
-  // How much of all calls' messages may be on its way to them. Returned as bytes reach their call, not as they are read,
-  // so that a call that nobody reads does not stop the others; withheld by PauseCredit().
+  uint32_t call_credit_bytes = 64 << 10;  // how much of one call's messages we hold unread
+  // How much of all calls' messages may be on its way to them. Returned as bytes reach their call, not as they are
+  // read, so that a call that nobody reads does not stop the others; withheld by PauseCredit().
   uint32_t connection_credit_bytes = 256 << 10;
   size_t metadata_bytes_max = 16 << 10;
   int metadata_entries_max = 100;
-  bool deterministic = false;      // serialize maps in one order (simulation)
+  bool deterministic = false;        // serialize maps in one order (simulation)
   WireCounters* counters = nullptr;  // outlives the codec; null: nobody wants to know
 };
 
 struct OutgoingCall {
-  absl::string_view path;       // "/kv.v1.KeyValue/Get"; its storage lives as long as the codec (a method table's)
+  absl::string_view path;  // "/kv.v1.KeyValue/Get"; its storage lives as long as the codec (a method table's)
   const Metadata* metadata = nullptr;
   absl::Duration timeout = absl::InfiniteDuration();
   // The only message, and the half-close with it; null: messages follow by SendMessage and SendHalfClose.
@@ -131,9 +131,9 @@ class Codec {
   virtual ByteQueue& output() = 0;
 
   // ---- calls that we open
-  // RESOURCE_EXHAUSTED: no room for another call now (OnCallRoom tells when). UNAVAILABLE: the peer is going away, or the
-  // connection has broken. OUT_OF_RANGE: the message or the metadata is larger than the peer or the format takes; it will
-  // never do.
+  // RESOURCE_EXHAUSTED: no room for another call now (OnCallRoom tells when). UNAVAILABLE: the peer is going away, or
+  // the connection has broken. OUT_OF_RANGE: the message or the metadata is larger than the peer or the format takes;
+  // it will never do.
   virtual absl::StatusOr<CallId> StartCall(const OutgoingCall& call, CallEvents& events) = 0;
   virtual void SendHalfClose(CallId id) = 0;
 

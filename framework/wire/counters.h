@@ -12,22 +12,22 @@ namespace troupe {
 
 struct WireCounters {
   // Work.
-  Counter calls_opened_by_peer;     // accepted: OnCall was told
+  Counter calls_opened_by_peer;  // accepted: OnCall was told
   Counter calls_opened_by_us;
-  Counter messages_received;        // whole ones that reached their call
+  Counter messages_received;  // whole ones that reached their call
   Counter messages_sent;
   // What peers did beyond limits; the call answers with a status.
-  Counter calls_refused;            // beyond the calls granted
-  Counter messages_too_large;       // received; or ours, refused before they were sent
-  Counter metadata_refused;         // too large, too many, or malformed
-  Counter resets_received;          // of calls that the peer had opened
-  Counter resets_caused;            // sent because of what the peer did
-  Counter late_frames;              // of calls that were over
-  Counter glitches;                 // frames without use: empty, unknown, needless credit, pings
+  Counter calls_refused;       // beyond the calls granted
+  Counter messages_too_large;  // received; or ours, refused before they were sent
+  Counter metadata_refused;    // too large, too many, or malformed
+  Counter resets_received;     // of calls that the peer had opened
+  Counter resets_caused;       // sent because of what the peer did
+  Counter late_frames;         // of calls that were over
+  Counter glitches;            // frames without use: empty, unknown, needless credit, pings
   // What ended a connection.
   Counter format_errors;
   Counter credit_overruns;
-  Counter floods;                   // too many resets, glitches, or acknowledgements that could not be sent
+  Counter floods;  // too many resets, glitches, or acknowledgements that could not be sent
 };
 
 }  // namespace troupe

@@ -6,12 +6,10 @@
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
-#include "google/protobuf/io/coded_stream.h"
-#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+#include "troupe/wire/native/limits.h"
 
 namespace troupe {
 
-using google::protobuf::MessageLite;
 using native::FrameHeader;
 using native::FrameType;
 using native::kFlagAck;
@@ -22,33 +20,17 @@ using native::kFlagMore;
 using native::kFrameHeaderBytes;
 using native::kFramePayloadMax;
 using native::kMessageCost;
-using native::kPieceBytes;
 
 namespace {
 
-constexpr uint32_t kResetsMax = 1000, kResetsPerSecond = 33;
-constexpr uint32_t kGlitchesMax = 10000, kGlitchesPerSecond = 330;
-constexpr uint32_t kUnsentAcksMax = 1000;
-// Messages larger than a call's credit that may be assembled at once, in units of the largest message.
-constexpr size_t kAssemblyMessages = 4;
-// Less credit than this is not worth a frame: a sender waits for it unless it needs less, a receiver grants no less.
-constexpr uint32_t kWorthwhileCredit = 1024;
-// A head with a message of kPieceBytes behind it fits a frame.
-constexpr size_t kHeadBytesMax = 40 << 10;
-static_assert(kHeadBytesMax + 3 + kPieceBytes <= kFramePayloadMax);
-// What an end with a head that is too large keeps of its message.
-constexpr size_t kShortMessageBytes = 1024;
-constexpr size_t kUnknownPathBytes = 16 << 10;
-constexpr uint32_t kCallsLimit = 1 << 20;
-constexpr size_t kMessageLimit = 1 << 30;
-
 CodecOptions Checked(CodecOptions options) {
-  options.call_credit_bytes = std::clamp(options.call_credit_bytes, native::kBaselineCallCredit, native::kCreditMax / 2);
+  options.call_credit_bytes =
+      std::clamp(options.call_credit_bytes, native::kBaselineCallCredit, native::kCreditMax / 2);
   options.connection_credit_bytes =
       std::clamp(options.connection_credit_bytes, native::kBaselineConnectionCredit, native::kCreditMax / 2);
-  options.calls_max = std::min(options.calls_max, kCallsLimit);
-  options.message_bytes_max = std::min(options.message_bytes_max, kMessageLimit);
-  options.metadata_bytes_max = std::min(options.metadata_bytes_max, kHeadBytesMax);
+  options.calls_max = std::min(options.calls_max, native::kCallsLimit);
+  options.message_bytes_max = std::min(options.message_bytes_max, native::kMessageLimit);
+  options.metadata_bytes_max = std::min(options.metadata_bytes_max, native::kHeadBytesMax);
   return options;
 }
 
@@ -84,8 +66,8 @@ NativeCodec::NativeCodec(const CodecOptions& options, CodecEvents& events)
       counters_(options.counters == nullptr ? *own_counters_ : *options.counters),
       next_id_(options.client ? 1 : 2),
       receive_credit_(options_.connection_credit_bytes),
-      resets_{.left = kResetsMax, .most = kResetsMax, .per_second = kResetsPerSecond},
-      glitches_{.left = kGlitchesMax, .most = kGlitchesMax, .per_second = kGlitchesPerSecond} {
+      resets_{.left = native::kResetsMax, .most = native::kResetsMax, .per_second = native::kResetsPerSecond},
+      glitches_{.left = native::kGlitchesMax, .most = native::kGlitchesMax, .per_second = native::kGlitchesPerSecond} {
   std::string features;
   AppendFeature(features, native::FeatureId::kCallCreditBytes, options_.call_credit_bytes);
   AppendFeature(features, native::FeatureId::kConnectionCreditBytes, options_.connection_credit_bytes);
@@ -163,8 +145,8 @@ absl::Status NativeCodec::Receive(absl::Span<const char> bytes) {
       header_bytes_ = 0;
       input_size_ = input_capacity_ = 0;
     }
-    absl::Status status = preface_received_ ? ReceiveFrame(native::ReadFrameHeader(header.data()), body)
-                                            : ReceivePreface(header, body);
+    absl::Status status =
+        preface_received_ ? ReceiveFrame(native::ReadFrameHeader(header.data()), body) : ReceivePreface(header, body);
     if (!status.ok()) return status;
   }
   if (!dead_.ok()) return dead_;
@@ -214,7 +196,7 @@ absl::Status NativeCodec::ReceivePreface(absl::Span<const char>, absl::Span<cons
         peer_calls_max_ = number;
         break;
       case native::FeatureId::kMessageBytesMax:
-        peer_message_max_ = std::min<size_t>(number, kMessageLimit);
+        peer_message_max_ = std::min<size_t>(number, native::kMessageLimit);
         break;
       case native::FeatureId::kMetadataBytesMax:
         peer_metadata_max_ = number;
@@ -286,7 +268,7 @@ absl::Status NativeCodec::ResolveMethod(const native::CallHead& head, IncomingCa
   }
   Method& method = peer_methods_.emplace_back();
   method.known = events_.FindMethod(head.path);
-  if (method.known == nullptr && unknown_path_bytes_ + head.path.size() <= kUnknownPathBytes) {
+  if (method.known == nullptr && unknown_path_bytes_ + head.path.size() <= native::kUnknownPathBytes) {
     unknown_path_bytes_ += head.path.size();
     method.path = std::make_unique<std::string>(head.path);
   }
@@ -296,8 +278,9 @@ absl::Status NativeCodec::ResolveMethod(const native::CallHead& head, IncomingCa
 }
 
 absl::Status NativeCodec::ReceiveCall(const FrameHeader& frame, absl::Span<const char> payload) {
-  const CallId expected = last_peer_id_ == 0 ? (options_.client ? 2 : 1) : last_peer_id_ + 2;
-  if (frame.id != expected || frame.id == 0) {
+  // 64 bits: there is none after the last.
+  const uint64_t expected = last_peer_id_ == 0 ? (options_.client ? 2 : 1) : uint64_t{last_peer_id_} + 2;
+  if (frame.id != expected) {
     return Broken(absl::StrCat("call opened with id ", frame.id, ", the next is ", expected));
   }
   const bool begin = (frame.flags & kFlagBegin) != 0, more = (frame.flags & kFlagMore) != 0;
@@ -339,8 +322,8 @@ absl::Status NativeCodec::ReceiveCall(const FrameHeader& frame, absl::Span<const
   if (complete && body.size() > options_.message_bytes_max) {
     counters_.messages_too_large.Add();
     return Refuse(frame.id,
-                  absl::ResourceExhaustedError(absl::StrCat("message of ", body.size(), " bytes, at most ",
-                                                            options_.message_bytes_max)),
+                  absl::ResourceExhaustedError(
+                      absl::StrCat("message of ", body.size(), " bytes, at most ", options_.message_bytes_max)),
                   close);
   }
   incoming.metadata = std::move(head.metadata);
@@ -375,8 +358,8 @@ absl::Status NativeCodec::ReceiveCall(const FrameHeader& frame, absl::Span<const
 absl::Status NativeCodec::FindForFrame(const FrameHeader& frame, Call*& call) {
   call = Find(frame.id);
   if (call != nullptr) return absl::OkStatus();
-  const bool opened = frame.id != 0 && (IsOurs(frame.id) ? next_id_ == 0 || frame.id < next_id_
-                                                         : frame.id <= last_peer_id_);
+  const bool opened =
+      frame.id != 0 && (IsOurs(frame.id) ? next_id_ == 0 || frame.id < next_id_ : frame.id <= last_peer_id_);
   if (!opened) return Broken(absl::StrCat("frame for call ", frame.id, ", which was never opened"));
   return absl::OkStatus();
 }
@@ -572,7 +555,7 @@ absl::Status NativeCodec::ReceiveCreditFrame(const FrameHeader& frame, absl::Spa
   uint64_t credit = 0;
   if (frame.flags != 0 || !native::ReadCredit(payload, credit)) return Broken("malformed credit");
   if (credit == 0 || credit > native::kCreditMax) return Broken(absl::StrCat("credit of ", credit, " bytes"));
-  if (credit < kWorthwhileCredit) {
+  if (credit < native::kWorthwhileCredit) {
     if (absl::Status status = Glitch("needless credit"); !status.ok()) return status;
   }
   if (frame.id == 0) {
@@ -604,7 +587,7 @@ absl::Status NativeCodec::ReceivePing(const FrameHeader& frame, absl::Span<const
     return absl::OkStatus();
   }
   if (output_.empty()) acks_unsent_ = 0;
-  if (++acks_unsent_ > kUnsentAcksMax) return Flood("pings whose answers are not read");
+  if (++acks_unsent_ > native::kUnsentAcksMax) return Flood("pings whose answers are not read");
   char ack[native::kPingBytes];
   native::WritePing(ack, opaque);
   SendFrame(FrameType::kPing, kFlagAck, 0, absl::string_view(ack, sizeof(ack)));
@@ -707,14 +690,14 @@ void NativeCodec::GrantCall(Call& call) {
   if (allowed <= call.receive_credit) return;
   const size_t grant = allowed - call.receive_credit;
   if (grant < window / 2 && !needed) return;
-  const auto credit = static_cast<uint32_t>(std::max<size_t>(grant, kWorthwhileCredit));
+  const auto credit = static_cast<uint32_t>(std::max<size_t>(grant, native::kWorthwhileCredit));
   call.receive_credit += credit;
   SendCredit(call.id, credit);
 }
 
 bool NativeCodec::TakeAssembly(Call& call) {
   if (call.assembly_bytes != 0) return true;
-  const size_t most = kAssemblyMessages * options_.message_bytes_max;
+  const size_t most = native::kAssemblyMessages * options_.message_bytes_max;
   const bool first = assembly_queue_.empty() || assembly_queue_.front() == call.id;
   if (first && (assembly_in_use_ == 0 || assembly_in_use_ + call.partial_total <= most)) {
     if (!assembly_queue_.empty()) assembly_queue_.erase(assembly_queue_.begin());
@@ -767,406 +750,6 @@ void NativeCodec::Consumed(CallId id, size_t bytes) {
 void NativeCodec::TimePassed(absl::Duration since_last) {
   resets_.Pass(since_last);
   glitches_.Pass(since_last);
-}
-
-// ---------------------------------------------------------------- sending
-
-absl::Status NativeCodec::CheckSize(size_t bytes) const {
-  const size_t most = std::min(peer_message_max_, kMessageLimit);
-  if (bytes <= most) return absl::OkStatus();
-  counters_.messages_too_large.Add();
-  return absl::ResourceExhaustedError(absl::StrCat("message of ", bytes, " bytes, the peer takes at most ", most));
-}
-
-void NativeCodec::Serialize(const MessageLite& message, size_t size, char* to) const {
-  auto* bytes = reinterpret_cast<uint8_t*>(to);
-  if (!options_.deterministic) {
-    message.SerializeWithCachedSizesToArray(bytes);
-    return;
-  }
-  google::protobuf::io::ArrayOutputStream stream(bytes, static_cast<int>(size));
-  google::protobuf::io::CodedOutputStream coded(&stream);
-  coded.SetSerializationDeterministic(true);
-  message.SerializeWithCachedSizes(&coded);
-}
-
-char* NativeCodec::BeginFrame(size_t payload, FrameType type, uint8_t flags, CallId id) {
-  char* to = output_.Reserve(kFrameHeaderBytes + payload).data();
-  native::WriteFrameHeader(to, payload, type, flags, id);
-  return to + kFrameHeaderBytes;
-}
-
-void NativeCodec::SendFrame(FrameType type, uint8_t flags, CallId id, absl::string_view payload) {
-  char* to = BeginFrame(payload.size(), type, flags, id);
-  if (!payload.empty()) std::memcpy(to, payload.data(), payload.size());
-  output_.Commit(kFrameHeaderBytes + payload.size());
-}
-
-void NativeCodec::SendCredit(CallId id, uint32_t credit) {
-  char payload[native::kCreditBytesMax];
-  const size_t size = native::WriteCredit(payload, credit) - payload;
-  SendFrame(FrameType::kCredit, 0, id, absl::string_view(payload, size));
-}
-
-bool NativeCodec::MaySendNow(const Call& call, size_t size) const {
-  return size <= kPieceBytes && call.waiting_first == nullptr && ready_.empty() &&
-         size + kMessageCost <= call.send_credit && size + kMessageCost <= send_credit_;
-}
-
-void NativeCodec::Spend(Call& call, size_t cost) {
-  call.send_credit -= static_cast<uint32_t>(cost);
-  send_credit_ -= static_cast<uint32_t>(cost);
-}
-
-absl::StatusOr<CallId> NativeCodec::StartCall(const OutgoingCall& outgoing, CallEvents& events) {
-  if (!dead_.ok()) return absl::UnavailableError(dead_.message());
-  if (peer_going_away_) return absl::UnavailableError("the peer is going away");
-  if (next_id_ == 0) return absl::UnavailableError("the connection has used up its call ids");
-  if (calls_of_ours_ >= peer_calls_max_) {
-    room_wanted_ = true;
-    return absl::ResourceExhaustedError(absl::StrCat(calls_of_ours_, " calls in flight, the peer takes no more"));
-  }
-  const size_t size = outgoing.message == nullptr ? 0 : outgoing.message->ByteSizeLong();
-  if (absl::Status fits = CheckSize(size); !fits.ok()) return absl::OutOfRangeError(fits.message());
-  if (outgoing.path.empty() || outgoing.path.size() > native::kPathBytesMax) {
-    return absl::OutOfRangeError(absl::StrCat("method path of ", outgoing.path.size(), " bytes, 1 to 1024"));
-  }
-  if (outgoing.metadata != nullptr && outgoing.metadata->bytes() > peer_metadata_max_) {
-    counters_.metadata_refused.Add();
-    return absl::OutOfRangeError(
-        absl::StrCat("metadata of ", outgoing.metadata->bytes(), " bytes, the peer takes ", peer_metadata_max_));
-  }
-  int64_t method = -1;
-  absl::string_view path;  // to be sent
-  bool new_method = false;
-  const auto place = std::make_pair(outgoing.path.data(), outgoing.path.size());
-  if (place == last_path_) {
-    method = last_method_;
-  } else if (auto numbered = our_methods_.find(place); numbered != our_methods_.end()) {
-    method = numbered->second;
-    last_path_ = place;
-    last_method_ = numbered->second;
-  } else {
-    path = outgoing.path;
-    new_method = our_methods_.size() < native::kMethodsMax;
-    if (new_method) method = static_cast<int64_t>(our_methods_.size());
-  }
-  const size_t head = native::CallHeadBytes(method, path, outgoing.timeout, outgoing.metadata);
-  if (head > kHeadBytesMax) return absl::OutOfRangeError(absl::StrCat("head of a call of ", head, " bytes"));
-  if (new_method) our_methods_.emplace(place, static_cast<uint32_t>(method));
-
-  auto* call = new Call;
-  call->id = next_id_;
-  call->ours = true;
-  call->events = &events;
-  call->receive_credit = options_.call_credit_bytes;
-  call->send_credit = peer_call_credit_;
-  next_id_ = next_id_ >= UINT32_MAX - 1 ? 0 : next_id_ + 2;
-  table_.Insert(*call);
-  calls_.PushBack(*call);
-  ++calls_of_ours_;
-  counters_.calls_opened_by_us.Add();
-
-  const bool whole = outgoing.message != nullptr && MaySendNow(*call, size);
-  const size_t payload = native::VarintBytes(head) + head + (whole ? size : 0);
-  char* to = BeginFrame(payload, FrameType::kCall, kFlagHead | (whole ? kFlagBegin | kFlagClose : 0), call->id);
-  to = native::WriteVarint(to, head);
-  to = native::WriteCallHead(to, method, path, outgoing.timeout, outgoing.metadata);
-  if (whole) Serialize(*outgoing.message, size, to);
-  output_.Commit(kFrameHeaderBytes + payload);
-  call->send_done = outgoing.message != nullptr;
-  if (whole) {
-    Spend(*call, size + kMessageCost);
-    counters_.messages_sent.Add();
-  } else if (outgoing.message != nullptr) {
-    call->close_waits = true;
-    Enqueue(*call, *outgoing.message, size);
-  }
-  return call->id;
-}
-
-absl::Status NativeCodec::SendMessage(CallId id, const MessageLite& message) {
-  Call* call = FindToSend(id);
-  if (call == nullptr) return absl::OkStatus();
-  const size_t size = message.ByteSizeLong();
-  if (absl::Status fits = CheckSize(size); !fits.ok()) return fits;
-  call->metadata_done |= !call->ours;
-  if (!MaySendNow(*call, size)) {
-    Enqueue(*call, message, size);
-    return absl::OkStatus();
-  }
-  Serialize(message, size, BeginFrame(size, FrameType::kMessage, kFlagBegin, id));
-  output_.Commit(kFrameHeaderBytes + size);
-  Spend(*call, size + kMessageCost);
-  counters_.messages_sent.Add();
-  return absl::OkStatus();
-}
-
-void NativeCodec::Enqueue(Call& call, const MessageLite& message, size_t size) {
-  auto* waiting = new Waiting;
-  waiting->size = size;
-  if (size > 0) waiting->rest = Bytes::Make(size, [&](char* to) { Serialize(message, size, to); });
-  (call.waiting_last == nullptr ? call.waiting_first : call.waiting_last->next) = waiting;
-  call.waiting_last = waiting;
-  call.waiting_bytes += size + kMessageCost;
-  waiting_bytes_ += size + kMessageCost;
-  counters_.messages_sent.Add();
-  Push(call);
-}
-
-void NativeCodec::Push(Call& call) {
-  call.send_room_wanted = true;
-  if (call.ListNode<InTurn>::linked()) return;
-  if (!ready_.empty()) return ready_.PushBack(call);
-  while (true) {
-    switch (SendPiece(call)) {
-      case Sent::kPiece:
-        break;
-      case Sent::kAll:
-        call.send_room_wanted = false;
-        return Drained(call);
-      case Sent::kNoCallCredit:
-        return;
-      case Sent::kNoConnectionCredit:
-        return ready_.PushBack(call);
-    }
-  }
-}
-
-void NativeCodec::Pump() {
-  while (!ready_.empty()) {
-    Call& call = ready_.front();
-    const Sent sent = SendPiece(call);
-    if (sent == Sent::kNoConnectionCredit) return;
-    call.ListNode<InTurn>::Unlink();
-    if (sent == Sent::kPiece) {
-      ready_.PushBack(call);
-    } else if (sent == Sent::kAll) {
-      CallEvents* events = call.send_room_wanted ? call.events : nullptr;
-      call.send_room_wanted = false;
-      Drained(call);
-      if (events != nullptr) events->OnSendRoom();
-    }
-  }
-}
-
-NativeCodec::Sent NativeCodec::SendPiece(Call& call) {
-  Waiting& waiting = *call.waiting_first;
-  const size_t overhead = waiting.begun ? 0 : kMessageCost + (waiting.size > kPieceBytes ? 5 : 0);
-  const size_t left = waiting.rest.size();
-  // All of a small rest, or at least so much that the frame is worth it.
-  const size_t least = overhead + std::min<size_t>(left, kWorthwhileCredit);
-  if (call.send_credit < least) return Sent::kNoCallCredit;
-  if (send_credit_ < least) return Sent::kNoConnectionCredit;
-  const size_t credit = std::min(call.send_credit, send_credit_);
-  size_t piece = std::min({left, kPieceBytes, credit - overhead});
-  uint8_t flags = 0;
-  char length[10];
-  size_t length_bytes = 0;
-  if (!waiting.begun) {
-    flags |= kFlagBegin;
-    if (piece < left) {
-      length_bytes = native::WriteVarint(length, waiting.size) - length;
-      // Where the length was not reckoned with above, it goes at the cost of the piece.
-      piece = std::min(piece, credit - kMessageCost - length_bytes);
-    }
-  }
-  if (piece < left) flags |= kFlagMore;
-  const bool last = piece == left && waiting.next == nullptr;
-  if (last && call.close_waits) {
-    flags |= kFlagClose;
-    call.close_waits = false;
-  }
-  char* to = output_.Reserve(kFrameHeaderBytes + length_bytes).data();
-  native::WriteFrameHeader(to, length_bytes + piece, FrameType::kMessage, flags, call.id);
-  std::memcpy(to + kFrameHeaderBytes, length, length_bytes);
-  output_.Commit(kFrameHeaderBytes + length_bytes);
-  output_.Append(waiting.rest.Slice(0, piece));
-  waiting.rest.RemovePrefix(piece);
-  Spend(call, (waiting.begun ? 0 : kMessageCost) + length_bytes + piece);
-  const size_t gone = (waiting.begun ? 0 : kMessageCost) + piece;
-  call.waiting_bytes -= gone;
-  waiting_bytes_ -= gone;
-  waiting.begun = true;
-  if (piece == left) {
-    call.waiting_first = waiting.next;
-    if (call.waiting_first == nullptr) call.waiting_last = nullptr;
-    delete &waiting;
-  }
-  return last ? Sent::kAll : Sent::kPiece;
-}
-
-void NativeCodec::Drained(Call& call) {
-  if (call.close_waits) {
-    call.close_waits = false;
-    SendFrame(FrameType::kMessage, kFlagClose, call.id, {});
-  }
-  if (call.ending != nullptr) {
-    const std::unique_ptr<std::string> head = std::move(call.ending);
-    SendEnd(call, *head, nullptr, 0);
-  }
-}
-
-void NativeCodec::SendEnd(Call& call, absl::string_view head, const MessageLite* message, size_t size) {
-  const size_t head_bytes = head.empty() ? 0 : native::VarintBytes(head.size()) + head.size();
-  const uint8_t flags = (head.empty() ? 0 : kFlagHead) | (message == nullptr ? 0 : kFlagBegin);
-  char* to = BeginFrame(head_bytes + size, FrameType::kEnd, flags, call.id);
-  if (!head.empty()) {
-    to = native::WriteVarint(to, head.size());
-    std::memcpy(to, head.data(), head.size());
-    to += head.size();
-  }
-  if (message != nullptr) {
-    Serialize(*message, size, to);
-    Spend(call, size + kMessageCost);
-    counters_.messages_sent.Add();
-  }
-  output_.Commit(kFrameHeaderBytes + head_bytes + size);
-  Remove(call);
-  resets_.Refill();
-  glitches_.Refill();
-}
-
-void NativeCodec::SendHalfClose(CallId id) {
-  Call* call = FindToSend(id);
-  if (call == nullptr || !call->ours) return;
-  call->send_done = true;
-  call->close_waits = true;
-  if (call->waiting_first == nullptr) Drained(*call);
-}
-
-void NativeCodec::SendInitialMetadata(CallId id, const Metadata& metadata) {
-  Call* call = FindToSend(id);
-  if (call == nullptr || call->ours || call->metadata_done) return;
-  call->metadata_done = true;
-  const size_t size = native::MetadataBlockBytes(metadata);
-  if (metadata.bytes() > peer_metadata_max_ || size > kHeadBytesMax) {
-    counters_.metadata_refused.Add();
-    call->failure = absl::ResourceExhaustedError(
-        absl::StrCat("initial metadata of ", metadata.bytes(), " bytes, the peer takes ", peer_metadata_max_));
-    return;
-  }
-  native::WriteMetadataBlock(BeginFrame(size, FrameType::kMetadata, 0, id), metadata);
-  output_.Commit(kFrameHeaderBytes + size);
-}
-
-void NativeCodec::SendReply(CallId id, const MessageLite* message, const absl::Status& status,
-                            const Metadata* trailers) {
-  Call* call = FindToSend(id);
-  if (call == nullptr || call->ours) return;
-  size_t size = message == nullptr ? 0 : message->ByteSizeLong();
-  absl::Status failure = call->failure;
-  if (absl::Status fits = CheckSize(size); !fits.ok()) failure = std::move(fits);
-  const bool has_trailers = trailers != nullptr && !trailers->empty();
-  if (has_trailers && trailers->bytes() > peer_metadata_max_) {
-    counters_.metadata_refused.Add();
-    failure = absl::ResourceExhaustedError(
-        absl::StrCat("trailers of ", trailers->bytes(), " bytes, the peer takes ", peer_metadata_max_));
-    trailers = nullptr;
-  }
-  const absl::Status& result = status.ok() && !failure.ok() ? failure : status;
-  if (!failure.ok()) {
-    message = nullptr;
-    size = 0;
-  }
-  std::string head;
-  if (!result.ok() || has_trailers) {
-    head = native::MakeEndHead(result, trailers);
-    if (head.size() > kHeadBytesMax) {
-      counters_.metadata_refused.Add();
-      head = native::MakeEndHead(
-          result.ok() ? absl::ResourceExhaustedError("trailers do not fit a frame")
-                      : absl::Status(result.code(), result.message().substr(0, kShortMessageBytes)),
-          nullptr);
-      if (result.ok()) {
-        message = nullptr;
-        size = 0;
-      }
-    }
-  }
-  call->send_done = true;
-  if (call->waiting_first == nullptr && (message == nullptr || MaySendNow(*call, size))) {
-    return SendEnd(*call, head, message, size);
-  }
-  call->ending = std::make_unique<std::string>(std::move(head));
-  if (message != nullptr) Enqueue(*call, *message, size);
-}
-
-size_t NativeCodec::WaitingBytes(CallId id) const {
-  const Call* call = Find(id);
-  return call == nullptr ? 0 : call->waiting_bytes;
-}
-
-void NativeCodec::Reset(CallId id, const absl::Status& why) {
-  Call* call = Find(id);
-  if (call == nullptr) return;
-  if (dead_.ok()) {
-    const bool not_started = why.GetPayload(kNotStartedPayload).has_value();
-    SendFrame(FrameType::kReset, 0, id,
-              native::MakeReset(absl::Status(why.code(), why.message().substr(0, kShortMessageBytes)), not_started));
-  }
-  Remove(*call);
-}
-
-void NativeCodec::Forget(CallId id) {
-  Call* call = Find(id);
-  if (call == nullptr) return;
-  call->events = nullptr;
-  call->unread = 0;
-  GrantCall(*call);
-}
-
-void NativeCodec::DropWaiting(Call& call) {
-  while (Waiting* waiting = call.waiting_first) {
-    call.waiting_first = waiting->next;
-    delete waiting;
-  }
-  call.waiting_last = nullptr;
-  waiting_bytes_ -= std::exchange(call.waiting_bytes, 0);
-}
-
-void NativeCodec::Remove(Call& call) {
-  DropWaiting(call);
-  partial_bytes_ -= std::exchange(call.partial_capacity, 0);
-  AllowLate(call.receive_credit, call.receive_done);
-  --(call.ours ? calls_of_ours_ : calls_of_peer_);
-  table_.Erase(call.id);
-  call.assembling = false;
-  if (call.assembly_bytes != 0 || !assembly_queue_.empty()) ReturnAssembly(call);
-  delete &call;
-}
-
-void NativeCodec::AllowLate(uint32_t credit, bool done) {
-  // What may still come for a call that is over: as many frames as its credit pays for, and some without cost.
-  const uint32_t frames = 4 + (done ? 0 : credit / (kMessageCost + 1));
-  late_allowed_ = std::min(late_allowed_ + frames, native::kCreditMax);
-}
-
-void NativeCodec::SendPing(uint64_t opaque) {
-  if (!dead_.ok()) return;
-  char payload[native::kPingBytes];
-  native::WritePing(payload, opaque);
-  SendFrame(FrameType::kPing, 0, 0, absl::string_view(payload, sizeof(payload)));
-}
-
-void NativeCodec::SendGoAway(const absl::Status& why) {
-  if (!dead_.ok()) return;
-  if (!going_away_) {
-    going_away_ = true;
-    our_last_ = last_peer_id_;
-  }
-  SendFrame(FrameType::kGoAway, 0, 0,
-            native::MakeGoAway(our_last_, absl::Status(why.code(), why.message().substr(0, kShortMessageBytes))));
-}
-
-void NativeCodec::Abandon(const absl::Status& why) {
-  if (dead_.ok()) dead_ = why.ok() ? absl::UnavailableError("connection lost") : why;
-  while (!calls_.empty()) {
-    Call& call = calls_.front();
-    CallEvents* events = call.events;
-    Remove(call);
-    if (events != nullptr) events->OnReset(dead_);
-  }
 }
 
 }  // namespace troupe

@@ -1,19 +1,20 @@
 // NativeCodec: the native wire, troupe/1, for either end of a connection; either end may serve.
 //
-// FORMAT.md, in this folder, is the specification; frame.h reads and writes single frames. This is the state: the table of
-// calls, method numbers, credit, what waits, and what a peer may make us do.
+// FORMAT.md, in this folder, is the specification; frame.h reads and writes single frames. This is the state: the table
+// of calls, method numbers, credit, what waits, and what a peer may make us do.
 //
 // What it holds for one connection, whatever the peer does:
 //   - one incomplete frame                      64 KiB, allocated as it comes
 //   - for each call the peer opened (calls_max) call_credit_bytes of messages unread or incomplete, and its metadata
 //   - messages larger than a call's credit      kAssemblyMessages * message_bytes_max in all; the next waits its turn
 //   - method numbers                            4,096 of 16 bytes, 16 KiB of paths that nobody here knows
-//   - unsent                                    what the session sent, 1,000 acknowledgements, 1,000 resets and what they
+//   - unsent                                    what the session sent, 1,000 acknowledgements, 1,000 resets and what
+//   they
 //                                               regain with time
 // and idle, with no call open: itself, its methods, no chunk.
 //
-// A message of at most 16 KiB for which there is credit is encoded straight into output(), and one that arrives whole is
-// delivered where it lies: the common call costs no allocation beyond its record, which is pooled.
+// A message of at most 16 KiB for which there is credit is encoded straight into output(), and one that arrives whole
+// is delivered where it lies: the common call costs no allocation beyond its record, which is pooled.
 //
 // Threading and lifetime as Codec says.
 #ifndef TROUPE_WIRE_NATIVE_CODEC_H_
@@ -75,24 +76,24 @@ class NativeCodec final : public Codec {
   size_t held_bytes() const override { return input_capacity_ + waiting_bytes_ + partial_bytes_; }
 
  private:
-  struct InOrder;   // all calls, as they were opened
-  struct InTurn;    // calls that wait for the connection's credit
+  struct InOrder;  // all calls, as they were opened
+  struct InTurn;   // calls that wait for the connection's credit
 
   // A message that waits for credit, or the rest of one.
   struct Waiting : Pooled {
     Waiting* next = nullptr;
     Bytes rest;
-    size_t size = 0;      // of the whole message
-    bool begun = false;   // its first piece has gone
+    size_t size = 0;     // of the whole message
+    bool begun = false;  // its first piece has gone
   };
 
   struct Call : Pooled, ListNode<InOrder>, ListNode<InTurn> {
     CallId id = 0;
     bool ours = false;
-    bool receive_done = false;      // the peer sends no more messages
-    bool send_done = false;         // we send no more: half-close, or end, is said or waits
-    bool close_waits = false;       // half-close behind what waits
-    bool metadata_done = false;     // initial metadata has come or gone, or may not any more
+    bool receive_done = false;   // the peer sends no more messages
+    bool send_done = false;      // we send no more: half-close, or end, is said or waits
+    bool close_waits = false;    // half-close behind what waits
+    bool metadata_done = false;  // initial metadata has come or gone, or may not any more
     bool assembling = false;
     bool send_room_wanted = false;
     CallEvents* events = nullptr;
@@ -104,7 +105,7 @@ class NativeCodec final : public Codec {
     size_t partial_size = 0;
     size_t partial_total = 0;
     size_t partial_capacity = 0;
-    size_t assembly_bytes = 0;      // taken from the connection's allowance for large messages
+    size_t assembly_bytes = 0;  // taken from the connection's allowance for large messages
     std::unique_ptr<char[]> partial;
     // Sending.
     uint32_t send_credit = 0;
@@ -112,7 +113,7 @@ class NativeCodec final : public Codec {
     Waiting* waiting_first = nullptr;
     Waiting* waiting_last = nullptr;
     std::unique_ptr<std::string> ending;  // head of the END that follows what waits
-    absl::Status failure;           // what makes an OK end impossible
+    absl::Status failure;                 // what makes an OK end impossible
   };
 
   // What a stranger may do so often: refilled by time and by calls that end well.
@@ -219,23 +220,23 @@ class NativeCodec final : public Codec {
 
   native::CallTable<Call> table_;
   IntrusiveList<Call, InOrder> calls_;
-  IntrusiveList<Call, InTurn> ready_;           // have waiting bytes and credit of their own
+  IntrusiveList<Call, InTurn> ready_;  // have waiting bytes and credit of their own
   uint32_t calls_of_peer_ = 0;
   uint32_t calls_of_ours_ = 0;
-  CallId next_id_;                              // of ours; 0: used up
-  CallId last_peer_id_ = 0;                     // highest that the peer has used
+  CallId next_id_;           // of ours; 0: used up
+  CallId last_peer_id_ = 0;  // highest that the peer has used
   bool room_wanted_ = false;
 
   // Methods.
   std::vector<Method> peer_methods_;
   size_t unknown_path_bytes_ = 0;
-  using PathPlace = std::pair<const char*, size_t>;  // where a path lies: it lives as long as the codec
+  using PathPlace = std::pair<const char*, size_t>;       // where a path lies: it lives as long as the codec
   absl::flat_hash_map<PathPlace, uint32_t> our_methods_;  // never iterated
   PathPlace last_path_ = {nullptr, 0};
   uint32_t last_method_ = 0;
 
   // Credit.
-  uint32_t receive_credit_;       // the peer may still send
+  uint32_t receive_credit_;  // the peer may still send
   uint32_t send_credit_ = native::kBaselineConnectionCredit;
   uint32_t peer_call_credit_ = native::kBaselineCallCredit;
   bool credit_paused_ = false;
@@ -248,13 +249,13 @@ class NativeCodec final : public Codec {
   size_t peer_metadata_max_ = 16 << 10;
 
   bool peer_going_away_ = false;
-  CallId peer_last_ = UINT32_MAX;   // of GOAWAY
+  CallId peer_last_ = UINT32_MAX;  // of GOAWAY
   bool going_away_ = false;
-  CallId our_last_ = 0;             // the last of the peer's that was accepted before our GOAWAY
+  CallId our_last_ = 0;  // the last of the peer's that was accepted before our GOAWAY
 
   Budget resets_;
   Budget glitches_;
-  uint32_t late_allowed_ = 0;       // frames that were on their way when their call ended
+  uint32_t late_allowed_ = 0;  // frames that were on their way when their call ended
   uint32_t acks_unsent_ = 0;
 
   size_t waiting_bytes_ = 0;

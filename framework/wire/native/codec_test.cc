@@ -1,20 +1,16 @@
 #include "troupe/wire/native/codec.h"
 
 #include <algorithm>
-#include <cstdlib>
-#include <deque>
-#include <functional>
 #include <map>
-#include <random>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
-#include "google/protobuf/empty.pb.h"
-#include "google/protobuf/struct.pb.h"
 #include "gtest/gtest.h"
 #include "troupe/wire/native/frame.h"
 #include "troupe/wire/native/testing_peer.h"
@@ -27,15 +23,6 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 using ::testing::StartsWith;
-
-using Lines = std::vector<std::string>;
-
-CodecOptions Server() { return {}; }
-CodecOptions Client() {
-  CodecOptions options;
-  options.client = true;
-  return options;
-}
 
 #define EXPECT_OK(...) EXPECT_EQ(absl::OkStatus(), (__VA_ARGS__))
 #define ASSERT_OK(...) ASSERT_EQ(absl::OkStatus(), (__VA_ARGS__))
@@ -54,12 +41,12 @@ std::string Hex(absl::string_view bytes) {
 TEST(NativeCodec, BothEndsBeginWithMagicAndFeatures) {
   CodecEnd client(Client());
   EXPECT_EQ(Hex(client.TakeOutput()),
-            "f154525001002800"      // magic, version 1, zero, 40 bytes of features
-            "0100040000000100"      // 64 KiB a call
-            "0200040000000400"      // 256 KiB the connection
-            "03000400e8030000"      // 1,000 calls
-            "0400040000004000"      // 4 MiB a message
-            "0500040000400000");    // 16 KiB of metadata
+            "f154525001002800"    // magic, version 1, zero, 40 bytes of features
+            "0100040000000100"    // 64 KiB a call
+            "0200040000000400"    // 256 KiB the connection
+            "03000400e8030000"    // 1,000 calls
+            "0400040000004000"    // 4 MiB a message
+            "0500040000400000");  // 16 KiB of metadata
   CodecEnd server(Server());
   EXPECT_THAT(Describe(server.TakeOutput()), ElementsAre(StartsWith("PREFACE ")));
 }
@@ -70,11 +57,18 @@ TEST(NativeCodec, FirstUnaryCallNumbersItsMethodAndTheSecondUsesTheNumber) {
   const auto message = Value("hi");
   EXPECT_EQ(client.Start("/a.B/C", &message), 1u);
   EXPECT_EQ(Hex(client.TakeOutput()),
-            "0f0000d101000000"          // 15 bytes; CALL, head, close, begin; call 1
-            "0a" "0800" "1206" "2f612e422f43"  // head of 10 bytes: method 0, path
-            "0a026869");                // the message
+            "0f0000d101000000"  // 15 bytes; CALL, head, close, begin; call 1
+            "0a"
+            "0800"
+            "1206"
+            "2f612e422f43"  // head of 10 bytes: method 0, path
+            "0a026869");    // the message
   EXPECT_EQ(client.Start("/a.B/C", &message), 3u);
-  EXPECT_EQ(Hex(client.TakeOutput()), "070000d103000000" "02" "0800" "0a026869");
+  EXPECT_EQ(Hex(client.TakeOutput()),
+            "070000d103000000"
+            "02"
+            "0800"
+            "0a026869");
 }
 
 TEST(NativeCodec, UnaryReplyIsOneFrameWithoutAHead) {
@@ -86,7 +80,9 @@ TEST(NativeCodec, UnaryReplyIsOneFrameWithoutAHead) {
   };
   ASSERT_OK(server.Receive(FrameBytes().Preface().Call(1, 0, "/a.B/C", "hi")));
   EXPECT_THAT(server.TakeLog(), ElementsAre("method /a.B/C", "call 1 /a.B/C complete: 'hi'"));
-  EXPECT_EQ(Hex(server.TakeOutput()), "0400001301000000" "0a02686f");
+  EXPECT_EQ(Hex(server.TakeOutput()),
+            "0400001301000000"
+            "0a02686f");
   EXPECT_EQ(server.codec().open_calls(), 0u);
 }
 
@@ -102,8 +98,8 @@ TEST(NativeCodec, WholeFramesAreHandledWhereTheyLie) {
 
 // ---------------------------------------------------------------- every kind of call
 
-// A server that answers by path: /echo unary; /count says how long the stream was; /repeat sends every message twice and
-// /fail ends with a status.
+// A server that answers by path: /echo unary; /count says how long the stream was; /repeat sends every message twice
+// and /fail ends with a status.
 void ServeByPath(CodecEnd& server) {
   struct State {
     std::string path;
@@ -155,7 +151,8 @@ void CallEveryKind(CodecEnd& client) {
   NativeCodec& codec = client.codec();
   const auto small = Value("small");
   const auto large = Value(std::string(20000, 'L'));
-  const Metadata metadata = {{"traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}, {"user", "me"}};
+  const Metadata metadata = {{"traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+                             {"user", "me"}};
   ASSERT_EQ(client.Start("/echo", &small, &metadata, absl::Seconds(3)), 1u);
   ASSERT_EQ(client.Start("/echo", &large), 3u);
   ASSERT_EQ(client.Start("/fail", &small), 5u);
@@ -539,6 +536,185 @@ TEST(NativeCodec, OptionsBelowTheBaselineAreRaisedToIt) {
   client.Start("/a", &message);
   ASSERT_OK(Exchange(client, server));
   EXPECT_EQ(server.TakeLog().back(), "half-close 1");
+}
+
+// ---------------------------------------------------------------- how calls end early
+
+TEST(NativeCodec, CancelReachesTheServerAndNothingFollows) {
+  CodecEnd client(Client()), server(Server());
+  const CallId id = client.Start("/a");
+  ASSERT_OK(Exchange(client, server));
+  server.TakeLog();
+  client.codec().Reset(id, absl::CancelledError("not needed"));
+  EXPECT_EQ(client.codec().open_calls(), 0u);
+  ASSERT_OK(server.codec().SendMessage(id, Value("on its way")));
+  server.codec().SendReply(id, nullptr, absl::OkStatus(), nullptr);
+  ASSERT_OK(Exchange(client, server));
+  EXPECT_THAT(server.TakeLog(), IsEmpty()) << "the reply was faster, the reset came late";
+  EXPECT_THAT(client.TakeLog(), IsEmpty());
+  EXPECT_EQ(client.counters().late_frames.value(), 2u);
+  EXPECT_EQ(server.counters().late_frames.value(), 1u);
+}
+
+TEST(NativeCodec, ServerResetReachesTheCaller) {
+  CodecEnd client(Client()), server(Server());
+  const CallId id = client.Start("/a");
+  ASSERT_OK(client.codec().SendMessage(id, Value(std::string(100000, 'x'))));
+  ASSERT_OK(Exchange(client, server));
+  server.codec().Reset(id, absl::ResourceExhaustedError("enough"));
+  ASSERT_OK(Exchange(client, server));
+  EXPECT_THAT(client.TakeLog(), ElementsAre("room 1", "reset 1 RESOURCE_EXHAUSTED: enough"));
+  EXPECT_EQ(client.codec().held_bytes(), 0u);
+  // Ignored, all of it.
+  client.codec().SendHalfClose(id);
+  EXPECT_OK(client.codec().SendMessage(id, Value("x")));
+  client.codec().Consumed(id, 10);
+  client.codec().Forget(id);
+  client.codec().Reset(id, absl::CancelledError(""));
+  EXPECT_EQ(client.codec().WaitingBytes(id), 0u);
+  EXPECT_THAT(client.TakeFrames(), IsEmpty());
+}
+
+TEST(NativeCodec, SessionMaySayThatItDidNotStartACall) {
+  CodecEnd client(Client()), server(Server());
+  const auto message = Value("x");
+  server.on_call = [&server](IncomingCall& call) {
+    absl::Status busy = absl::UnavailableError("busy");
+    busy.SetPayload(kNotStartedPayload, absl::Cord());
+    server.codec().Reset(call.id, busy);
+  };
+  client.Start("/a", &message);
+  ASSERT_OK(Exchange(client, server));
+  EXPECT_THAT(client.TakeLog(), ElementsAre("reset 1 UNAVAILABLE: busy (not started)"));
+}
+
+TEST(NativeCodec, ForgottenCallGivesItsCreditBackAndSaysNothing) {
+  CodecEnd client(Client()), server(Server());
+  client.consume = false;
+  const auto message = Value("x");
+  const CallId id = client.Start("/a", &message);
+  ASSERT_OK(Exchange(client, server));
+  client.codec().Forget(id);
+  for (int i = 0; i < 30; ++i) {
+    ASSERT_OK(server.codec().SendMessage(id, Value(std::string(10000, 'x'))));
+    ASSERT_OK(Exchange(client, server));
+    ASSERT_EQ(server.codec().WaitingBytes(id), 0u);
+  }
+  server.codec().SendReply(id, nullptr, absl::OkStatus(), nullptr);
+  ASSERT_OK(Exchange(client, server));
+  EXPECT_THAT(client.TakeLog(), IsEmpty());
+  EXPECT_EQ(client.codec().open_calls(), 0u);
+}
+
+TEST(NativeCodec, CallNobodyListensToIsStillAnswered) {
+  CodecEnd client(Client()), server(Server());
+  server.listen = false;
+  const CallId id = client.Start("/a");
+  ASSERT_OK(client.codec().SendMessage(id, Value(std::string(200000, 'x'))));
+  client.codec().SendHalfClose(id);
+  ASSERT_OK(Exchange(client, server));
+  EXPECT_EQ(client.codec().WaitingBytes(id), 0u);
+  EXPECT_EQ(server.codec().held_bytes(), 0u);
+  server.codec().SendReply(id, nullptr, absl::UnimplementedError("no"), nullptr);
+  ASSERT_OK(Exchange(client, server));
+  EXPECT_EQ(client.TakeLog().back(), "end 1 UNIMPLEMENTED: no");
+}
+
+TEST(NativeCodec, AnsweredCallHearsNothingMoreOfItsCaller) {
+  CodecEnd client(Client()), server(Server());
+  client.consume = false;
+  ASSERT_OK(Exchange(client, server));
+  const CallId id = client.Start("/a");
+  ASSERT_OK(Exchange(client, server));
+  const auto reply = Value(std::string(100000, 'r'));
+  server.codec().SendReply(id, &reply, absl::OkStatus(), nullptr);
+  server.TakeLog();
+  for (int i = 0; i < 20; ++i) ASSERT_OK(client.codec().SendMessage(id, Value(std::string(10000, 'x'))));
+  client.codec().SendHalfClose(id);
+  ASSERT_OK(Exchange(client, server));
+  EXPECT_THAT(server.TakeLog(), ElementsAre("room 1")) << "but that the reply has gone";
+  EXPECT_THAT(client.TakeLog(), ElementsAre("message 1 100004 bytes", "end 1 OK"));
+}
+
+TEST(NativeCodec, GoAwayEndsWhatWasNotStarted) {
+  CodecEnd client(Client()), server(Server());
+  const auto message = Value("x");
+  client.Start("/a");
+  ASSERT_OK(Exchange(client, server));
+  server.codec().SendGoAway(absl::OkStatus());
+  client.Start("/a", &message);  // crosses the GOAWAY
+  client.Start("/new", &message);
+  server.TakeLog();
+  ASSERT_OK(Exchange(client, server));
+  EXPECT_THAT(
+      client.TakeLog(),
+      ElementsAre("goaway 1 OK", "reset 3 UNAVAILABLE: the peer is going away and did not start the call (not started)",
+                  "reset 5 UNAVAILABLE: the peer is going away and did not start the call (not started)"));
+  EXPECT_THAT(server.TakeLog(), ElementsAre("method /new")) << "its number counts";
+  EXPECT_EQ(client.TryStart("/a").status().code(), absl::StatusCode::kUnavailable);
+  // The call that was accepted goes on.
+  ASSERT_OK(client.codec().SendMessage(1, Value("more")));
+  client.codec().SendHalfClose(1);
+  ASSERT_OK(Exchange(client, server));
+  EXPECT_THAT(server.TakeLog(), ElementsAre("message 1 x0a046d6f7265", "half-close 1"));
+  server.codec().SendReply(1, nullptr, absl::OkStatus(), nullptr);
+  ASSERT_OK(Exchange(client, server));
+  EXPECT_THAT(client.TakeLog(), ElementsAre("end 1 OK"));
+  // And this end may still call the other.
+  EXPECT_EQ(server.Start("/back", &message), 2u);
+}
+
+TEST(NativeCodec, AbandonedCallsHearWhyInTheOrderOfTheirOpening) {
+  CodecEnd client(Client()), server(Server());
+  client.Start("/a");
+  client.Start("/b");
+  ASSERT_OK(Exchange(client, server));
+  server.Start("/back");
+  client.TakeLog();
+  ASSERT_OK(Exchange(client, server));
+  client.codec().Forget(3);
+  client.TakeLog();
+  client.codec().Abandon(absl::UnavailableError("connection reset by peer"));
+  EXPECT_THAT(client.TakeLog(), ElementsAre("reset 1 UNAVAILABLE: connection reset by peer",
+                                            "reset 2 UNAVAILABLE: connection reset by peer"));
+  EXPECT_EQ(client.codec().open_calls(), 0u);
+  EXPECT_EQ(client.TryStart("/a").status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(client.TakeFrames(), IsEmpty());
+}
+
+TEST(NativeCodec, EventsMayEndTheirOwnCall) {
+  CodecEnd client(Client()), server(Server());
+  server.on_message = [&server](CallId id, absl::Span<const char>, size_t) {
+    server.codec().Reset(id, absl::InternalError("own"));
+  };
+  const CallId id = client.Start("/a");
+  ASSERT_OK(client.codec().SendMessage(id, Value(std::string(20000, 'x'))));
+  client.codec().SendHalfClose(id);
+  client.on_over = [&client](CallId) {
+    const auto message = Value("next");
+    client.Start("/next", &message);
+    client.on_over = nullptr;
+  };
+  ASSERT_OK(Exchange(client, server));
+  EXPECT_THAT(server.TakeLog(), ElementsAre("method /a", "call 1 /a", "message 1 20004 bytes", "method /next",
+                                            "call 3 /next complete: x0a046e657874"));
+}
+
+TEST(NativeCodec, EventMayAbandonTheConnection) {
+  CodecEnd server(Server());
+  server.on_call = [&server](IncomingCall&) { server.codec().Abandon(absl::UnavailableError("closing")); };
+  EXPECT_THAT(server.Receive(FrameBytes().Preface().Call(1, 0, "/a", "x").Call(3, 0, "", "x")).code(),
+              absl::StatusCode::kUnavailable);
+  EXPECT_THAT(server.TakeLog(), SizeIs(2));
+}
+
+TEST(NativeCodec, CodecMayBeDestroyedWithEverythingUnderWay) {
+  CodecEnd client(Client()), server(Server());
+  const CallId id = client.Start("/a");
+  ASSERT_OK(client.codec().SendMessage(id, Value(std::string(300000, 'x'))));
+  const std::string bytes = client.TakeOutput();
+  ASSERT_OK(server.Receive(absl::MakeConstSpan(bytes).subspan(0, bytes.size() - 100)));
+  EXPECT_GT(server.codec().held_bytes(), 40000u);
 }
 
 }  // namespace

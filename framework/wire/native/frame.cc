@@ -201,8 +201,8 @@ class MetadataReader {
     bytes_ += key.size() + value.size() + Metadata::kEntryOverheadBytes;
     entries_ += 1;
     if (bytes_ > limits_.bytes_max || entries_ > limits_.entries_max) {
-      refused_ = absl::ResourceExhaustedError(absl::StrCat("metadata is larger than ", limits_.bytes_max, " bytes or ",
-                                                           limits_.entries_max, " entries"));
+      refused_ = absl::ResourceExhaustedError(
+          absl::StrCat("metadata is larger than ", limits_.bytes_max, " bytes or ", limits_.entries_max, " entries"));
       metadata_.Clear();
       return;
     }
@@ -222,9 +222,7 @@ class MetadataReader {
 
 bool Travels(absl::string_view type_url) { return absl::StartsWith(type_url, "type.googleapis.com/"); }
 
-absl::Status MakeStatus(uint64_t code, absl::string_view message) {
-  return absl::Status(StatusCodeOf(code), message);
-}
+absl::Status MakeStatus(uint64_t code, absl::string_view message) { return absl::Status(StatusCodeOf(code), message); }
 
 }  // namespace
 

@@ -1,7 +1,7 @@
 // Frames of the native wire: their header, and reading and writing the protobuf messages that they carry, by hand.
 //
-// FORMAT.md, in this folder, is the specification; protos/troupe/wire/native.proto declares the messages. The hot frames
-// (a small call, its reply, credit) must cost no allocation, which generated classes do not promise.
+// FORMAT.md, in this folder, is the specification; protos/troupe/wire/native.proto declares the messages. The hot
+// frames (a small call, its reply, credit) must cost no allocation, which generated classes do not promise.
 //
 // Everything that reads takes bytes of a stranger: it looks at nothing beyond the span and returns false or a status on
 // whatever is malformed. Everything that writes has a companion that says how many bytes it will write.
@@ -24,7 +24,7 @@ namespace troupe::native {
 
 inline constexpr unsigned char kMagic[4] = {0xF1, 'T', 'R', 'P'};
 inline constexpr uint8_t kVersion = 1;
-inline constexpr size_t kPrefaceHeaderBytes = 8;   // magic, version, zero, u16 length of the features
+inline constexpr size_t kPrefaceHeaderBytes = 8;  // magic, version, zero, u16 length of the features
 inline constexpr size_t kFeatureBytesMax = 1024;
 
 inline constexpr size_t kFrameHeaderBytes = 8;
@@ -135,7 +135,7 @@ inline bool ReadVarint(absl::Span<const char>& bytes, uint64_t& v) {
 // ---- the messages of native.proto
 
 struct MetadataLimits {
-  size_t bytes_max;   // as Metadata::bytes() counts
+  size_t bytes_max;  // as Metadata::bytes() counts
   int entries_max;
 };
 

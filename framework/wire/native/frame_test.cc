@@ -133,7 +133,12 @@ TEST(CallHead, LeavesATraceparentOfAnotherFormAsItIs) {
 
 TEST(CallHead, SkipsFieldsOfALaterVersion) {
   // Fields 14 to 17 of every type, then the method.
-  const std::string bytes = Unhex("7001" "790102030405060708" "8201026869" "8d0101020304" "0803");
+  const std::string bytes = Unhex(
+      "7001"
+      "790102030405060708"
+      "8201026869"
+      "8d0101020304"
+      "0803");
   CallHead head;
   ASSERT_TRUE(ReadCallHead(Span(bytes), kLimits, head));
   EXPECT_EQ(head.method, 3u);
@@ -146,25 +151,51 @@ TEST(CallHead, RefusesWhatIsMalformed) {
       {"088020", "method 4096"},
       {"08", "number cut short"},
       {"0a0141", "method as bytes, and so none"},
-      {"0800" "12", "length cut short"},
-      {"0800" "1205" "61", "path cut short"},
-      {"0800" "1200", "empty path"},
-      {"0800" "18ffffffffffffffffff01", "timeout of 64 bits"},
-      {"0800" "2203414243", "trace of three bytes"},
-      {"0800" "2a020a05", "metadata entry whose key is cut short"},
-      {"0800" "0b", "group"},
-      {"0800" "0f", "type 7"},
-      {"0800" "00", "field 0"},
-      {"0800" "1d010203", "fixed32 cut short"},
-      {"0800" "1901", "fixed64 cut short"},
-      {"0800" "ffffffffff7f", "tag of more than 32 bits"},
+      {"0800"
+       "12",
+       "length cut short"},
+      {"0800"
+       "1205"
+       "61",
+       "path cut short"},
+      {"0800"
+       "1200",
+       "empty path"},
+      {"0800"
+       "18ffffffffffffffffff01",
+       "timeout of 64 bits"},
+      {"0800"
+       "2203414243",
+       "trace of three bytes"},
+      {"0800"
+       "2a020a05",
+       "metadata entry whose key is cut short"},
+      {"0800"
+       "0b",
+       "group"},
+      {"0800"
+       "0f",
+       "type 7"},
+      {"0800"
+       "00",
+       "field 0"},
+      {"0800"
+       "1d010203",
+       "fixed32 cut short"},
+      {"0800"
+       "1901",
+       "fixed64 cut short"},
+      {"0800"
+       "ffffffffff7f",
+       "tag of more than 32 bits"},
   };
   for (const auto& [hex, what] : cases) {
     const std::string bytes = Unhex(hex);
     CallHead head;
     EXPECT_FALSE(ReadCallHead(Span(bytes), kLimits, head)) << what;
   }
-  const std::string long_path = WrittenCallHead(0, std::string(kPathBytesMax + 1, 'p'), absl::InfiniteDuration(), nullptr);
+  const std::string long_path =
+      WrittenCallHead(0, std::string(kPathBytesMax + 1, 'p'), absl::InfiniteDuration(), nullptr);
   CallHead head;
   EXPECT_FALSE(ReadCallHead(Span(long_path), kLimits, head));
 }
@@ -338,7 +369,9 @@ TEST(Control, AResetIsNeverOk) {
 
 TEST(Control, RefusesNumbersThatDoNotFit) {
   GoAway go_away;
-  const std::string last = Unhex("0880808080" "10");  // 2^32
+  const std::string last = Unhex(
+      "0880808080"
+      "10");  // 2^32
   EXPECT_FALSE(ReadGoAway(Span(last), go_away));
 }
 

@@ -35,8 +35,8 @@ std::string Shown(absl::Span<const char> bytes) { return Shown(absl::string_view
 constexpr MetadataLimits kNoLimits = {1 << 20, 1 << 20};
 
 std::string DescribeFrame(const FrameHeader& header, absl::Span<const char> payload) {
-  static constexpr const char* kNames[] = {"?0",    "CALL", "MESSAGE", "END", "METADATA", "RESET", "CREDIT", "PING",
-                                           "GOAWAY"};
+  static constexpr const char* kNames[] = {"?0",    "CALL",   "MESSAGE", "END",   "METADATA",
+                                           "RESET", "CREDIT", "PING",    "GOAWAY"};
   const auto type = static_cast<uint8_t>(header.type);
   std::string text = type < std::size(kNames) ? kNames[type] : absl::StrCat("?", type);
   if (header.id != 0) absl::StrAppend(&text, " ", header.id);

@@ -1,4 +1,5 @@
-// For tests of the native wire: bytes spelled frame by frame, and a codec with someone at it who writes down what happens.
+// For tests of the native wire: bytes spelled frame by frame, and a codec with someone at it who writes down what
+// happens.
 //
 // FrameBytes  builds what a peer sends, right or wrong: FrameBytes().Preface().Call(1, "/a.B/C", "hello").Reset(1).
 // CodecEnd    one end of a connection: a codec, events that become lines of text, and for a server what it answers.
@@ -26,6 +27,15 @@
 #include "troupe/wire/native/frame.h"
 
 namespace troupe::native {
+
+using Lines = std::vector<std::string>;
+
+inline CodecOptions Server() { return {}; }
+inline CodecOptions Client() {
+  CodecOptions options;
+  options.client = true;
+  return options;
+}
 
 class FrameBytes {
  public:
@@ -67,7 +77,7 @@ google::protobuf::BytesValue Value(absl::string_view value);
 // How a BytesValue of this value looks on the wire.
 std::string Encoded(absl::string_view value);
 
-class CodecEnd : public CodecEvents {
+class CodecEnd final : public CodecEvents {
  public:
   // Every path but "/unknown/..." is known.
   explicit CodecEnd(const CodecOptions& options);
@@ -83,6 +93,7 @@ class CodecEnd : public CodecEvents {
   std::vector<std::string> TakeFrames();
   // Lines since the last time.
   std::vector<std::string> TakeLog() { return std::exchange(log_, {}); }
+  absl::string_view last_line() const { return log_.empty() ? absl::string_view() : log_.back(); }
   void Log(std::string line) { log_.push_back(std::move(line)); }
 
   // Calls of ours. `path` is kept for the codec.
@@ -97,12 +108,12 @@ class CodecEnd : public CodecEvents {
   std::function<void(CallId, absl::Span<const char>, size_t)> on_message;
   std::function<void(CallId)> on_half_close;
   std::function<void(CallId)> on_send_room;
-  std::function<void(CallId)> on_over;     // ended or reset
+  std::function<void(CallId)> on_over;  // ended or reset
   std::function<void()> on_call_room;
-  bool consume = true;      // give credit back at once
-  bool listen = true;       // OnCall returns someone who hears
+  bool consume = true;  // give credit back at once
+  bool listen = true;   // OnCall returns someone who hears
   bool log_messages = true;
-  std::map<CallId, size_t> unconsumed;     // when not `consume`
+  std::map<CallId, size_t> unconsumed;  // when not `consume`
 
   // CodecEvents
   const void* FindMethod(absl::string_view path) override;

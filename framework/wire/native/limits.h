@@ -1,0 +1,37 @@
+// The numbers of the native codec: what a peer may make us do and hold. Starting points, unless a reason stands beside.
+//
+// DESIGN's table of limits names them for all wires; those that an operator sets are in CodecOptions.
+#ifndef TROUPE_WIRE_NATIVE_LIMITS_H_
+#define TROUPE_WIRE_NATIVE_LIMITS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "troupe/wire/native/frame.h"
+
+namespace troupe::native {
+
+// Resets, received or caused: a burst, and then so many a second. Each ended call gives one back.
+inline constexpr uint32_t kResetsMax = 1000, kResetsPerSecond = 33;
+// Frames without use: empty, unknown, needless credit, pings, frames for calls long over.
+inline constexpr uint32_t kGlitchesMax = 10000, kGlitchesPerSecond = 330;
+// Answers to pings that stand in the output: 17 KB.
+inline constexpr uint32_t kUnsentAcksMax = 1000;
+// Messages larger than a call's credit that may be assembled at once, in units of the largest message.
+inline constexpr size_t kAssemblyMessages = 4;
+// Less credit than this is not worth a frame: a sender waits for it unless it needs less, a receiver grants no less.
+inline constexpr uint32_t kWorthwhileCredit = 1024;
+// A head with a message of kPieceBytes behind it fits a frame.
+inline constexpr size_t kHeadBytesMax = 40 << 10;
+static_assert(kHeadBytesMax + 3 + kPieceBytes <= kFramePayloadMax);
+// What a status whose frame would be too large keeps of its message; what RESET and GOAWAY carry of theirs.
+inline constexpr size_t kShortMessageBytes = 1024;
+// Paths of numbered methods that nobody here knows, kept for one connection.
+inline constexpr size_t kUnknownPathBytes = 16 << 10;
+// The most that options may say.
+inline constexpr uint32_t kCallsLimit = 1 << 20;
+inline constexpr size_t kMessageLimit = 1 << 30;
+
+}  // namespace troupe::native
+
+#endif  // TROUPE_WIRE_NATIVE_LIMITS_H_
