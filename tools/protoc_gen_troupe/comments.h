@@ -4,8 +4,8 @@
 // at the end of a line would swallow the next one, carriage returns and control characters would hide, and compilers
 // warn of bytes that are not UTF-8 and of unpaired bidirectional controls: all of them are defused.
 // Threading: pure functions.
-#ifndef TOOLS_PROTOC_GEN_TROUPE_COMMENTS_H_
-#define TOOLS_PROTOC_GEN_TROUPE_COMMENTS_H_
+#ifndef TROUPE_PROTOC_GEN_TROUPE_COMMENTS_H_
+#define TROUPE_PROTOC_GEN_TROUPE_COMMENTS_H_
 
 #include <string>
 #include <vector>
@@ -28,4 +28,4 @@ std::string AsComment(const std::vector<std::string>& lines, absl::string_view i
 
 }  // namespace troupe::generator
 
-#endif  // TOOLS_PROTOC_GEN_TROUPE_COMMENTS_H_
+#endif  // TROUPE_PROTOC_GEN_TROUPE_COMMENTS_H_

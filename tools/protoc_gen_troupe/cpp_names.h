@@ -3,8 +3,8 @@
 // Types are named as protoc names them (nested ones joined by underscores, keywords with an underscore behind), always
 // from the global namespace, so that no package, message or rpc called `troupe`, `std` or `absl` can come between.
 // Threading: pure functions.
-#ifndef TOOLS_PROTOC_GEN_TROUPE_CPP_NAMES_H_
-#define TOOLS_PROTOC_GEN_TROUPE_CPP_NAMES_H_
+#ifndef TROUPE_PROTOC_GEN_TROUPE_CPP_NAMES_H_
+#define TROUPE_PROTOC_GEN_TROUPE_CPP_NAMES_H_
 
 #include <string>
 
@@ -40,4 +40,4 @@ std::string FunctionName(const google::protobuf::MethodDescriptor& method);
 
 }  // namespace troupe::generator
 
-#endif  // TOOLS_PROTOC_GEN_TROUPE_CPP_NAMES_H_
+#endif  // TROUPE_PROTOC_GEN_TROUPE_CPP_NAMES_H_

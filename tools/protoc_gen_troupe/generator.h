@@ -3,8 +3,8 @@
 // The layout of what it writes is best read in testdata/, where its output stands beside its input. It takes no
 // parameters. All files of one run are checked together before the first one is written (refusals.h).
 // Threading: immutable.
-#ifndef TOOLS_PROTOC_GEN_TROUPE_GENERATOR_H_
-#define TOOLS_PROTOC_GEN_TROUPE_GENERATOR_H_
+#ifndef TROUPE_PROTOC_GEN_TROUPE_GENERATOR_H_
+#define TROUPE_PROTOC_GEN_TROUPE_GENERATOR_H_
 
 #include <cstdint>
 #include <string>
@@ -27,4 +27,4 @@ class Generator final : public google::protobuf::compiler::CodeGenerator {
 
 }  // namespace troupe::generator
 
-#endif  // TOOLS_PROTOC_GEN_TROUPE_GENERATOR_H_
+#endif  // TROUPE_PROTOC_GEN_TROUPE_GENERATOR_H_

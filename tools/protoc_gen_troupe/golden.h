@@ -1,6 +1,6 @@
 // The golden files: which inputs in testdata/ have their expected output beside them.
-#ifndef TOOLS_PROTOC_GEN_TROUPE_GOLDEN_H_
-#define TOOLS_PROTOC_GEN_TROUPE_GOLDEN_H_
+#ifndef TROUPE_PROTOC_GEN_TROUPE_GOLDEN_H_
+#define TROUPE_PROTOC_GEN_TROUPE_GOLDEN_H_
 
 namespace troupe::generator {
 
@@ -14,4 +14,4 @@ inline constexpr const char* kGoldenProtos[] = {
 
 }  // namespace troupe::generator
 
-#endif  // TOOLS_PROTOC_GEN_TROUPE_GOLDEN_H_
+#endif  // TROUPE_PROTOC_GEN_TROUPE_GOLDEN_H_

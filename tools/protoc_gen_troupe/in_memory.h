@@ -1,8 +1,8 @@
 // RunInMemory: the plugin's generator over .proto sources, in this process, its output as strings. For tests.
 //
 // google/protobuf/*.proto and troupe/options.proto can be imported without being given.
-#ifndef TOOLS_PROTOC_GEN_TROUPE_IN_MEMORY_H_
-#define TOOLS_PROTOC_GEN_TROUPE_IN_MEMORY_H_
+#ifndef TROUPE_PROTOC_GEN_TROUPE_IN_MEMORY_H_
+#define TROUPE_PROTOC_GEN_TROUPE_IN_MEMORY_H_
 
 #include <map>
 #include <memory>
@@ -56,4 +56,4 @@ InMemoryOutput RunInMemory(InMemoryProtos& protos, const std::vector<std::string
 
 }  // namespace troupe::generator
 
-#endif  // TOOLS_PROTOC_GEN_TROUPE_IN_MEMORY_H_
+#endif  // TROUPE_PROTOC_GEN_TROUPE_IN_MEMORY_H_

@@ -7,8 +7,8 @@
 //   - one_way on an rpc that does not return google.protobuf.Empty, or that streams;
 //   - a session order that is wrong.
 // Threading: pure functions.
-#ifndef TOOLS_PROTOC_GEN_TROUPE_REFUSALS_H_
-#define TOOLS_PROTOC_GEN_TROUPE_REFUSALS_H_
+#ifndef TROUPE_PROTOC_GEN_TROUPE_REFUSALS_H_
+#define TROUPE_PROTOC_GEN_TROUPE_REFUSALS_H_
 
 #include <string>
 #include <vector>
@@ -24,4 +24,4 @@ std::vector<std::string> Refusals(absl::Span<const google::protobuf::FileDescrip
 
 }  // namespace troupe::generator
 
-#endif  // TOOLS_PROTOC_GEN_TROUPE_REFUSALS_H_
+#endif  // TROUPE_PROTOC_GEN_TROUPE_REFUSALS_H_

@@ -8,8 +8,8 @@
 // Methods are named as in the .proto. Each method of the service stands in the order or among those of any time, and
 // not in both: one that stands in neither could never be called.
 // Threading: pure functions.
-#ifndef TOOLS_PROTOC_GEN_TROUPE_SESSION_ORDER_H_
-#define TOOLS_PROTOC_GEN_TROUPE_SESSION_ORDER_H_
+#ifndef TROUPE_PROTOC_GEN_TROUPE_SESSION_ORDER_H_
+#define TROUPE_PROTOC_GEN_TROUPE_SESSION_ORDER_H_
 
 #include <string>
 #include <vector>
@@ -29,4 +29,4 @@ absl::Status CheckSessionOrder(absl::string_view order, absl::Span<const std::st
 
 }  // namespace troupe::generator
 
-#endif  // TOOLS_PROTOC_GEN_TROUPE_SESSION_ORDER_H_
+#endif  // TROUPE_PROTOC_GEN_TROUPE_SESSION_ORDER_H_
