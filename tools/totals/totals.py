@@ -10,7 +10,10 @@ anything failed.
 
 import json
 import os
+import re
 import sys
+
+_BROKEN_PACKAGE = re.compile(r"package contains errors: ([\w./-]+)")
 
 # A run in which Bazel failed but no target did (a BUILD file that does not load, a crash) counts as one failure, which
 # is called by its exit code. https://bazel.build/run/scripts#exit-codes
@@ -39,7 +42,8 @@ def read_events(path):
 def count(events):
     """Returns (labels of the tests that passed, {label: how it failed}).
 
-    A test has a summary. A target that did not build has none: it is completed, or aborted, without success.
+    A test has a summary. A target that did not build has none: it is completed, or aborted, without success. A BUILD
+    file that does not load is only told of in what Bazel prints.
     """
     passed = set()
     failed = {}
@@ -57,6 +61,11 @@ def count(events):
             reason = event.get("aborted", {}).get("reason")
             if not event.get("completed", {}).get("success") and reason != "SKIPPED":
                 failed.setdefault(label, reason or "FAILED_TO_BUILD")
+        elif "pattern" in identity and "aborted" in event:
+            failed[" ".join(identity["pattern"]["pattern"])] = event["aborted"].get("reason", "ABORTED")
+        elif "progress" in event:
+            for package in _BROKEN_PACKAGE.findall(event["progress"].get("stderr", "")):
+                failed["//" + package] = "LOADING_FAILURE"
     return passed - failed.keys(), failed
 
 

@@ -46,6 +46,18 @@ class CountTest(unittest.TestCase):
             (set(), {"//a:broken": "FAILED_TO_BUILD", "//a:unanalysed": "ANALYSIS_FAILURE"}),
         )  # fmt: skip
 
+    def test_a_package_or_pattern_that_does_not_load_has_failed(self):
+        printed = "\x1b[31m\x1b[1mERROR: \x1b[0mpackage contains errors: services/y\nLoading: 3 packages loaded\n"
+        self.assertEqual(
+            totals.count([
+                {"id": {"progress": {}}, "progress": {"stderr": printed}},
+                {"id": {"progress": {}}, "progress": {}},
+                {"id": {"pattern": {"pattern": ["//nowhere/..."]}}, "aborted": {"reason": "LOADING_FAILURE"}},
+                {"id": {"pattern": {"pattern": ["//..."]}}, "expanded": {}},
+            ]),
+            (set(), {"//services/y": "LOADING_FAILURE", "//nowhere/...": "LOADING_FAILURE"}),
+        )  # fmt: skip
+
     def test_a_test_that_does_not_build_is_counted_once(self):
         events = [completed("//a:test", success=False), summary("//a:test", "NO_STATUS")]
         self.assertEqual(totals.count(events), (set(), {"//a:test": "NO_STATUS"}))
