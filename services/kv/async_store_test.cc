@@ -1,0 +1,488 @@
+// Most tests here run the store's work by hand, on the loop's thread, so that what happens between two turns is under
+// their control. Those at the end use its own thread.
+#include "services/kv/async_store.h"
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "services/kv/manual_pool.h"
+#include "services/kv/temporary_store.h"
+#include "troupe/async/sleep.h"
+#include "troupe/async/task.h"
+#include "troupe/base/errors.h"
+#include "troupe/os/posix_os.h"
+
+namespace kv {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using troupe::Future;
+using troupe::Task;
+
+using Applied = absl::StatusOr<std::vector<int64_t>>;
+
+class AsyncStoreTest : public ::testing::Test {
+ protected:
+  ~AsyncStoreTest() override {
+    store_.reset();
+    loop_.Close();
+  }
+
+  void Make(AsyncStoreOptions options = {}) {
+    auto pool = std::make_unique<ManualPool>();
+    pool_ = pool.get();
+    store_ = std::make_unique<AsyncStore>(loop_, files_.Open(), options, std::move(pool));
+  }
+  Future<Applied> Put(const std::string& key, const std::string& value) {
+    std::vector<Mutation> one(1);
+    one[0] = {key, value};
+    return store_->Apply(std::move(one));
+  }
+  // What is ready on the loop, with what that makes ready.
+  void Settle() {
+    do loop_.RunOnceWithoutWaiting();
+    while (loop_.HasReady());
+  }
+  // One turn of the store, and what comes of it.
+  void Turn() {
+    Settle();
+    ASSERT_TRUE(pool_->RunOne()) << "the store has nothing to do";
+    Settle();
+  }
+  void AllTurns() {
+    do Settle();
+    while (pool_->RunOne());
+  }
+  template <class T>
+  static std::string Text(const Future<absl::StatusOr<T>>& future) {
+    if (!future.done()) return "pending";
+    if (future.cancelled()) return "cancelled";
+    return future.result().status().ToString();
+  }
+
+  troupe::EventLoop loop_{troupe::PosixOs::Get()};
+  TemporaryStore files_;
+  ManualPool* pool_ = nullptr;
+  std::unique_ptr<AsyncStore> store_;
+};
+
+TEST_F(AsyncStoreTest, AnswersWhatTheStoreAnswers) {
+  Make();
+  auto put = Put("a", "1");
+  AllTurns();
+  EXPECT_THAT(*put.result(), ElementsAre(1));
+  auto get = store_->Get("a");
+  auto none = store_->Get("b");
+  auto list = store_->List({});
+  auto changes = store_->Changes({});
+  AllTurns();
+  EXPECT_EQ(get.result()->value, "1");
+  EXPECT_EQ(Text(none), "NOT_FOUND: no such key");
+  EXPECT_EQ(list.result()->entries.size(), 1u);
+  EXPECT_EQ(changes.result()->after, 1);
+  EXPECT_EQ(store_->counters().reads.value(), 4u);
+}
+
+TEST_F(AsyncStoreTest, WhatIsAskedForTogetherIsCommittedTogether) {
+  Make();
+  std::vector<Future<Applied>> puts;
+  for (int i = 0; i < 100; ++i) puts.push_back(Put(absl::StrCat(i), ""));
+  Turn();
+  for (int i = 0; i < 100; ++i) EXPECT_THAT(*puts[i].result(), ElementsAre(i + 1));
+  EXPECT_EQ(store_->counters().commits.value(), 1u);
+  EXPECT_EQ(store_->counters().mutations.value(), 100u);
+  EXPECT_FALSE(pool_->RunOne());
+}
+
+TEST_F(AsyncStoreTest, WhatComesDuringACommitIsGathered) {
+  Make();
+  auto first = Put("a", "");
+  Settle();
+  ASSERT_EQ(pool_->size(), 1u);  // under way
+  std::vector<Future<Applied>> puts;
+  for (int i = 0; i < 10; ++i) {
+    puts.push_back(Put("b", ""));
+    Settle();
+  }
+  EXPECT_EQ(Text(first), "pending");
+  Turn();
+  EXPECT_EQ(Text(first), "OK");
+  EXPECT_EQ(Text(puts[0]), "pending");
+  Turn();
+  for (const auto& put : puts) EXPECT_EQ(Text(put), "OK");
+  EXPECT_EQ(store_->counters().commits.value(), 2u);
+}
+
+TEST_F(AsyncStoreTest, CommitsAreBoundedAndKeepOneCallersMutationsTogether) {
+  AsyncStoreOptions options;
+  options.commit_mutations_max = 4;
+  options.commit_bytes_max = 100;
+  Make(options);
+  const auto apply = [&](size_t count, size_t bytes) {
+    return store_->Apply(std::vector<Mutation>(count, Mutation{"k", std::string(bytes - 1, 'v')}));
+  };
+  auto three = apply(3, 1), two = apply(2, 1), five = apply(5, 1), large = apply(1, 99), small = apply(1, 2);
+  Turn();
+  EXPECT_EQ(Text(three), "OK");
+  EXPECT_EQ(Text(two), "pending");
+  Turn();
+  EXPECT_EQ(Text(two), "OK");
+  EXPECT_EQ(Text(five), "pending");
+  Turn();
+  EXPECT_THAT(*five.result(), ElementsAre(6, 7, 8, 9, 10));
+  EXPECT_EQ(Text(large), "pending");
+  Turn();
+  EXPECT_EQ(Text(large), "OK");
+  EXPECT_EQ(Text(small), "pending");
+  Turn();
+  EXPECT_EQ(Text(small), "OK");
+}
+
+TEST_F(AsyncStoreTest, AReadWaitsForOneCommitOnly) {
+  AsyncStoreOptions options;
+  options.commit_mutations_max = 1;
+  Make(options);
+  std::vector<Future<Applied>> puts;
+  for (int i = 0; i < 3; ++i) puts.push_back(Put("k", absl::StrCat(i)));
+  Settle();  // the first commit is under way
+  auto get = store_->Get("k");
+  Turn();
+  EXPECT_EQ(Text(puts[0]), "OK");
+  EXPECT_EQ(Text(get), "pending");
+  Turn();
+  EXPECT_EQ(get.result()->value, "0");
+  EXPECT_EQ(Text(puts[1]), "pending");
+  Turn();
+  EXPECT_EQ(Text(puts[1]), "OK");
+}
+
+TEST_F(AsyncStoreTest, ACommitWaitsForOneTurnOfReadsOnly) {
+  AsyncStoreOptions options;
+  options.turn_reads_max = 2;
+  Make(options);
+  std::vector<Future<absl::StatusOr<Entry>>> gets;
+  for (int i = 0; i < 5; ++i) gets.push_back(store_->Get("k"));
+  Settle();
+  auto put = Put("k", "");
+  Turn();
+  EXPECT_EQ(Text(gets[1]), "NOT_FOUND: no such key");
+  EXPECT_EQ(Text(gets[2]), "pending");
+  Turn();
+  EXPECT_EQ(Text(put), "OK");
+  EXPECT_EQ(Text(gets[2]), "pending");
+  Turn();
+  EXPECT_EQ(Text(gets[3]), "OK");
+  Turn();
+  EXPECT_EQ(Text(gets[4]), "OK");
+}
+
+TEST_F(AsyncStoreTest, ATurnOfReadsHoldsNoMoreThanItsBytes) {
+  AsyncStoreOptions options;
+  options.turn_bytes_max = 150;
+  Make(options);
+  Put("k", std::string(100, 'v'));
+  AllTurns();
+  auto a = store_->Get("k"), b = store_->Get("k");
+  auto c = store_->List({});
+  auto d = store_->Changes({});
+  Turn();
+  EXPECT_EQ(Text(b), "OK");
+  EXPECT_EQ(Text(c), "pending");
+  auto e = store_->Get("k");
+  Turn();
+  EXPECT_EQ(Text(c), "OK");
+  EXPECT_EQ(Text(d), "OK");
+  EXPECT_EQ(Text(e), "pending") << "overtook those that were put back";
+  Turn();
+  EXPECT_EQ(Text(e), "OK");
+}
+
+TEST_F(AsyncStoreTest, ReadsSeeWhatWasAcknowledgedBefore) {
+  Make();
+  for (int i = 0; i < 5; ++i) {
+    auto put = Put("k", absl::StrCat(i));
+    AllTurns();
+    ASSERT_EQ(Text(put), "OK");
+    auto get = store_->Get("k");
+    AllTurns();
+    EXPECT_EQ(get.result()->value, absl::StrCat(i));
+  }
+}
+
+// ---- cancellation
+
+TEST_F(AsyncStoreTest, CancelledBeforeItsTurnChangesNothing) {
+  Make();
+  auto first = Put("a", "");
+  Settle();
+  auto cancelled = Put("b", ""), kept = Put("c", "");
+  auto get = store_->Get("a");
+  EXPECT_TRUE(cancelled.Cancel());
+  EXPECT_TRUE(get.Cancel());
+  AllTurns();
+  EXPECT_THAT(*first.result(), ElementsAre(1));
+  EXPECT_THAT(*kept.result(), ElementsAre(2));
+  EXPECT_EQ(store_->counters().cancelled.value(), 2u);
+  EXPECT_EQ(store_->counters().reads.value(), 0u);
+}
+
+TEST_F(AsyncStoreTest, CancelledDuringItsTurnIsDoneAndNobodyIsTold) {
+  Make();
+  auto put = Put("a", "1");
+  Settle();
+  ASSERT_EQ(pool_->size(), 1u);
+  EXPECT_TRUE(put.Cancel());
+  AllTurns();
+  EXPECT_EQ(Text(put), "cancelled");
+  auto get = store_->Get("a");
+  Settle();
+  EXPECT_TRUE(get.Cancel());
+  AllTurns();
+  EXPECT_EQ(Text(get), "cancelled");
+  get = store_->Get("a");
+  AllTurns();
+  EXPECT_EQ(get.result()->value, "1");
+}
+
+TEST_F(AsyncStoreTest, WhatNobodyWaitsForIsDoneAllTheSame) {
+  Make();
+  Put("a", "1");
+  AllTurns();
+  auto get = store_->Get("a");
+  AllTurns();
+  EXPECT_EQ(get.result()->value, "1");
+}
+
+TEST_F(AsyncStoreTest, ATurnWithNothingButCancelledIsLeftOut) {
+  Make();
+  auto get = store_->Get("a");
+  auto put = Put("a", "1");
+  auto other = Put("b", "1");
+  get.Cancel();
+  put.Cancel();
+  Turn();
+  EXPECT_EQ(Text(other), "OK");
+  auto last = Put("c", "1");
+  last.Cancel();
+  Settle();
+  EXPECT_EQ(pool_->size(), 0u);
+  auto next = Put("d", "1");
+  AllTurns();
+  EXPECT_EQ(Text(next), "OK");
+}
+
+// ---- bounds and failures
+
+TEST_F(AsyncStoreTest, RefusesReadsBeyondTheBoundAtOnce) {
+  AsyncStoreOptions options;
+  options.reads_max = 2;
+  Make(options);
+  auto a = store_->Get("k");
+  Settle();  // running counts too
+  auto b = store_->Get("k"), c = store_->Get("k");
+  EXPECT_EQ(Text(c), "RESOURCE_EXHAUSTED: too many reads wait for the disk");
+  EXPECT_EQ(Text(b), "pending");
+  AllTurns();
+  EXPECT_EQ(Text(b), "NOT_FOUND: no such key");
+  c = store_->Get("k");
+  AllTurns();
+  EXPECT_EQ(Text(c), "NOT_FOUND: no such key");
+  EXPECT_EQ(store_->counters().refused.value(), 1u);
+}
+
+TEST_F(AsyncStoreTest, RefusesChangesBeyondTheBoundsAtOnce) {
+  AsyncStoreOptions options;
+  options.mutations_max = 3;
+  options.mutation_bytes_max = 100;
+  Make(options);
+  auto a = Put("a", "");
+  Settle();
+  auto b = Put("b", ""), c = Put("c", ""), d = Put("d", "");
+  EXPECT_EQ(Text(d), "RESOURCE_EXHAUSTED: too many changes wait for the disk");
+  c.Cancel();
+  d = Put("d", "");
+  EXPECT_EQ(Text(d), "RESOURCE_EXHAUSTED: too many changes wait for the disk") << "it still stands in the queue";
+  AllTurns();
+  auto large = Put("l", std::string(98, 'v')), more = Put("m", ""), too_much = Put("n", "");
+  EXPECT_EQ(Text(more), "pending");
+  EXPECT_EQ(Text(too_much), "RESOURCE_EXHAUSTED: too many changes wait for the disk");
+  AllTurns();
+  EXPECT_EQ(Text(large), "OK");
+  EXPECT_EQ(Text(more), "OK");
+  EXPECT_EQ(Text(Put("x", std::string(100, 'v'))), "RESOURCE_EXHAUSTED: too many changes wait for the disk");
+  EXPECT_EQ(store_->counters().refused.value(), 4u);
+}
+
+TEST_F(AsyncStoreTest, BadChangesAreRefusedBeforeTheyJoinACommit) {
+  Make();
+  auto good = Put("a", ""), bad = Put("", "");
+  EXPECT_EQ(Text(bad), "INVALID_ARGUMENT: the key is empty");
+  AllTurns();
+  EXPECT_EQ(Text(good), "OK");
+}
+
+TEST_F(AsyncStoreTest, WhatDoesNotFitFailsAlone) {
+  files_.options().file_bytes_max = 40 * 4096;
+  Make();
+  auto a = Put("a", "1"), large = Put("b", std::string(300'000, 'v')), c = Put("c", "3");
+  AllTurns();
+  EXPECT_THAT(*a.result(), ElementsAre(1));
+  EXPECT_EQ(Text(large), "RESOURCE_EXHAUSTED: database or disk is full");
+  EXPECT_THAT(*c.result(), ElementsAre(2));
+  EXPECT_EQ(store_->counters().commits.value(), 2u);
+  EXPECT_EQ(store_->feed().revision(), 2);
+}
+
+TEST_F(AsyncStoreTest, WithoutAThreadEverythingFailsAndLaterWorks) {
+  Make();
+  pool_->set_no_threads(true);
+  auto put = Put("a", "");
+  auto get = store_->Get("a");
+  AllTurns();
+  EXPECT_EQ(Text(put), "RESOURCE_EXHAUSTED: no thread");
+  EXPECT_EQ(Text(get), "RESOURCE_EXHAUSTED: no thread");
+  pool_->set_no_threads(false);
+  put = Put("a", "");
+  AllTurns();
+  EXPECT_THAT(*put.result(), ElementsAre(1));
+}
+
+TEST_F(AsyncStoreTest, CheckpointsHaveTurnsOfTheirOwnAfterTheAnswers) {
+  files_.options().log_pages_max = 10;
+  Make();
+  auto put = Put("a", std::string(100'000, 'v'));
+  Settle();
+  auto get = store_->Get("a");
+  auto next = Put("b", "");
+  Turn();
+  EXPECT_EQ(Text(put), "OK");
+  Turn();
+  EXPECT_EQ(Text(get), "OK") << "a read goes before the checkpoint";
+  Turn();
+  EXPECT_EQ(Text(next), "pending");
+  Turn();
+  EXPECT_EQ(Text(next), "OK");
+  EXPECT_FALSE(pool_->RunOne());
+}
+
+// ---- the end
+
+TEST_F(AsyncStoreTest, EndAnswersWhatWaitsAndWhatRan) {
+  Make();
+  auto put = Put("a", "1");
+  Settle();
+  auto waits = Put("b", "");
+  auto get = store_->Get("a");
+  pool_->RunOne();  // committed; the word of it is on its way
+  store_.reset();
+  EXPECT_THAT(*put.result(), ElementsAre(1));
+  EXPECT_EQ(Text(waits), "UNAVAILABLE: the store is being closed");
+  EXPECT_EQ(Text(get), "UNAVAILABLE: the store is being closed");
+  Settle();  // nothing comes of the word
+  EXPECT_EQ(files_.Open()->Get("a")->value, "1");
+}
+
+TEST_F(AsyncStoreTest, EndDropsATurnThatHasNotStarted) {
+  Make();
+  auto put = Put("a", "1");
+  auto get = store_->Get("a");
+  Settle();
+  ASSERT_EQ(pool_->size(), 1u);
+  store_.reset();
+  EXPECT_EQ(Text(put), "UNAVAILABLE: the store is being closed");
+  EXPECT_EQ(Text(get), "UNAVAILABLE: the store is being closed");
+  EXPECT_EQ(files_.Open()->revision(), 0);
+}
+
+TEST_F(AsyncStoreTest, ALoopThatClosesFirstIsSurvived) {
+  Make();
+  auto put = Put("a", "1");
+  Settle();
+  loop_.Close();
+  EXPECT_TRUE(pool_->RunOne());
+}
+
+// ---- with its own thread
+
+class ThreadedAsyncStoreTest : public AsyncStoreTest {
+ protected:
+  ThreadedAsyncStoreTest() { store_ = std::make_unique<AsyncStore>(loop_, files_.Open()); }
+};
+
+Task<void> PutAndGet(AsyncStore& store, int client, int rounds, int* acknowledged) {
+  for (int i = 0; i < rounds; ++i) {
+    std::vector<Mutation> one(1);
+    one[0] = {absl::StrCat("key", client), absl::StrCat(i)};
+    const Applied applied = co_await store.Apply(std::move(one));
+    EXPECT_TRUE(applied.ok()) << applied.status();
+    ++*acknowledged;
+    const absl::StatusOr<Entry> entry = co_await store.Get(absl::StrCat("key", client));
+    EXPECT_EQ(entry->value, absl::StrCat(i));
+  }
+}
+
+TEST_F(ThreadedAsyncStoreTest, ClientsReadTheirOwnWritesAndShareCommits) {
+  constexpr int kClients = 20, kRounds = 10;
+  int acknowledged = 0;
+  std::vector<troupe::TaskHandle<void>> clients;
+  for (int i = 0; i < kClients; ++i) {
+    clients.push_back(loop_.CreateTask(PutAndGet(*store_, i, kRounds, &acknowledged)));
+  }
+  for (auto& client : clients) loop_.RunUntilComplete(Future<void>(client));
+  EXPECT_EQ(acknowledged, kClients * kRounds);
+  EXPECT_EQ(store_->counters().mutations.value(), static_cast<uint64_t>(kClients * kRounds));
+  EXPECT_LT(store_->counters().commits.value(), static_cast<uint64_t>(kClients * kRounds) / 2);
+}
+
+// Callers go away at every stage of what they asked for; what they asked for may use nothing of theirs.
+TEST_F(ThreadedAsyncStoreTest, CallersMayBeCancelledAtAnyMoment) {
+  std::mt19937 random(1);
+  int acknowledged = 0;
+  for (int round = 0; round < 50; ++round) {
+    std::vector<troupe::TaskHandle<void>> clients;
+    for (int i = 0; i < 5; ++i) clients.push_back(loop_.CreateTask(PutAndGet(*store_, i, 3, &acknowledged)));
+    for (unsigned n = random() % 40; n > 0; --n) loop_.RunOnceWithoutWaiting();
+    for (auto& client : clients) client.Cancel();
+    for (auto& client : clients) {
+      try {
+        loop_.RunUntilComplete(Future<void>(client));
+      } catch (const troupe::Cancelled&) {
+      }
+    }
+  }
+  auto last = Put("last", "");
+  const Applied applied = loop_.RunUntilComplete(last);
+  EXPECT_TRUE(applied.ok());
+  EXPECT_GE(applied->back(), acknowledged);
+}
+
+TEST_F(ThreadedAsyncStoreTest, EndWaitsForTheTurnThatRuns) {
+  for (int round = 0; round < 20; ++round) {
+    std::vector<Future<Applied>> puts;
+    for (int i = 0; i < 10; ++i) puts.push_back(Put("k", std::string(10'000, 'v')));
+    for (int i = 0; i < round; ++i) loop_.RunOnceWithoutWaiting();
+    store_.reset();
+    int64_t told = 0;
+    for (const auto& put : puts) {
+      ASSERT_TRUE(put.done());
+      if (put.result().ok()) told = put.result()->back();
+    }
+    auto store = files_.Open();
+    if (told > 0) {
+      EXPECT_GE(store->revision(), told);
+    }
+    store_ = std::make_unique<AsyncStore>(loop_, std::move(store));
+  }
+}
+
+}  // namespace
+}  // namespace kv
