@@ -106,6 +106,7 @@ class Os {
   virtual void FillRandom(absl::Span<char> bytes) = 0;
 
   // ---- readiness, threads
+  // Throws StatusError (RESOURCE_EXHAUSTED) when no descriptor is left for it.
   virtual std::unique_ptr<Poller> NewPoller() = 0;
   virtual std::unique_ptr<WorkerPool> NewWorkerPool(int threads_max, absl::string_view name) = 0;
 

@@ -212,21 +212,41 @@ TEST(PosixWorkerPool, RunsAsManyAtOnceAsItHasThreads) {
   EXPECT_TRUE(first.signals_blocked && second.signals_blocked);
 }
 
+// Runs until the pool no longer takes work, which is until it ends.
+struct OutlastWork : Work {
+  void Run() override {
+    started.Enter();
+    do {
+      pool->Submit(probe);
+    } while (pool->Cancel(probe));
+    done = true;
+  }
+  struct Probe : Work {
+    void Run() override { ran = true; }
+    bool ran = false;
+  };
+  Gate started;
+  WorkerPool* pool = nullptr;
+  Probe probe;
+  bool done = false;
+};
+
 TEST(PosixWorkerPool, ItsEndWaitsForWhatRunsAndDropsWhatDoesNot) {
-  Gate gate;
-  GateWork running(gate), queued(gate);
+  OutlastWork running;
+  OutlastWork::Probe queued;
   auto pool = os().NewWorkerPool(1, "test");
+  running.pool = pool.get();
+  running.started.Open();
   pool->Submit(running);
+  running.started.AwaitInside(1);
   pool->Submit(queued);
-  gate.AwaitInside(1);
-  std::thread opener([&] { gate.Open(); });
   pool.reset();
-  opener.join();
   EXPECT_TRUE(running.done);
-  EXPECT_FALSE(queued.done);
+  EXPECT_FALSE(running.probe.ran);
+  EXPECT_FALSE(queued.ran);
 }
 
-// Destroys itself's owner's memory from within Run, as a submitter that was told "done" may.
+// Is gone before Run returns, as when the submitter learns from Run that it is done.
 struct SelfOwned : Work {
   explicit SelfOwned(std::atomic<int>& count) : count(count) {}
   void Run() override {

@@ -11,10 +11,9 @@
 #include <limits>
 #include <mutex>
 
-#include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "glog/logging.h"
 #include "troupe/base/errors.h"
+#include "troupe/base/os_error.h"
 
 namespace troupe::internal {
 namespace {
@@ -62,7 +61,7 @@ PosixPoller::PosixPoller() {
     const int error = errno;
     if (eventfd_ >= 0) close(eventfd_);
     if (epoll_ >= 0) close(epoll_);
-    throw StatusError(absl::ResourceExhaustedError(absl::StrCat("no poller: errno ", error)));
+    throw StatusError(OsError(error, "a poller cannot be made"));
   }
 }
 
@@ -149,7 +148,9 @@ int PosixPoller::WatchSignal(int signo) {
   watchers[signo].store(this);
   struct sigaction action = {};
   action.sa_handler = OnSignal;
-  action.sa_flags = SA_RESTART;  // other threads' blocking calls are not disturbed; epoll is, regardless
+  // Other threads' blocking calls are not disturbed; epoll is, regardless. A stack of the signals' own, if there is
+  // one.
+  action.sa_flags = SA_RESTART | SA_ONSTACK;
   sigfillset(&action.sa_mask);
   if (sigaction(signo, &action, &actions_before[signo]) != 0) {
     const int error = errno;  // those that the C library keeps for itself

@@ -18,7 +18,7 @@ namespace troupe::internal {
 
 class PosixPoller final : public Poller {
  public:
-  // Throws StatusError(RESOURCE_EXHAUSTED) when there is no descriptor left for it.
+  // Throws StatusError (RESOURCE_EXHAUSTED: no descriptor is left for it).
   PosixPoller();
   ~PosixPoller() override;
 

@@ -53,6 +53,7 @@ void PosixWorkerPool::Submit(Work& work) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     CHECK(!WorkQueue::Contains(work)) << "submitted twice";
+    if (stopping_) return;  // by work that still runs: dropped, like all that has not started
     // Idle threads that were told of earlier work and have not woken yet still count as idle: hence the comparison.
     if (queue_.size() + 1 > idle_ && workers_.size() < threads_max_ && !StartWorker() && workers_.empty()) {
       throw StatusError(absl::ResourceExhaustedError(absl::StrCat("no thread could be started for ", name_)));
@@ -97,8 +98,8 @@ void PosixWorkerPool::RunWorker(Worker& self) {
     ++idle_;
     submitted_.wait(lock, [&] { return stopping_ || queue_.size() > 0; });
     --idle_;
+    if (stopping_) return;
     Work* const work = queue_.Pop();
-    if (work == nullptr) return;  // stopping
     self.running = work;
     lock.unlock();
     work->Run();

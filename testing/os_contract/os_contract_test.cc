@@ -60,7 +60,10 @@ class OsContract : public ::testing::TestWithParam<Kind> {
   // Unix paths have 107 bytes at most, and Bazel's folder for temporary files alone may have more: so they are
   // relative.
   static void SetUpTestSuite() {
-    if (const char* folder = ::getenv("TEST_TMPDIR")) ASSERT_EQ(::chdir(folder), 0);
+    const char* const folder = ::getenv("TEST_TMPDIR");
+    if (folder != nullptr) {
+      ASSERT_EQ(::chdir(folder), 0);
+    }
   }
   void SetUp() override {
     poller_ = os().NewPoller();
@@ -89,8 +92,14 @@ class OsContract : public ::testing::TestWithParam<Kind> {
   }
 
   std::string TempPath(absl::string_view name) {
-    paths_.push_back(absl::StrCat("oc_", ::getpid(), "_", name));
+    paths_.push_back(absl::StrCat("contract_", ::getpid(), "_", name));
     return paths_.back();
+  }
+  // Such names belong to the network namespace, which other tests share; and process numbers repeat in sandboxes.
+  static SocketAddress AbstractName(absl::string_view name) {
+    uint64_t random = 0;
+    PosixOs::Get().FillRandom(absl::MakeSpan(reinterpret_cast<char*>(&random), sizeof(random)));
+    return *SocketAddress::FromUnixAbstract(absl::StrCat("troupe-contract-", name, "-", absl::Hex(random)));
   }
   void MakeRegularFile(const std::string& path) {
     if (sim_ != nullptr) {
@@ -192,7 +201,7 @@ class OsStreamContract : public OsContract {
 
   std::vector<SocketAddress> Addresses() {
     return {Address("127.0.0.1:0"), Address("[::1]:0"), *SocketAddress::FromUnixPath(TempPath("stream")),
-            *SocketAddress::FromUnixAbstract(absl::StrCat("troupe-contract-", ::getpid()))};
+            AbstractName("stream")};
   }
   Ends Connect(const SocketAddress& address) {
     Ends ends;
@@ -809,7 +818,7 @@ TEST_P(OsContract, ARegularFileIsNoSocket) {
 }
 
 TEST_P(OsContract, AnAbstractNameEndsWithItsSocket) {
-  const SocketAddress name = *SocketAddress::FromUnixAbstract(absl::StrCat("troupe-ends-", ::getpid()));
+  const SocketAddress name = AbstractName("ends");
   const int first = ListenOn(name);
   const int second = os().Socket(AF_UNIX, SOCK_STREAM);
   EXPECT_EQ(os().Bind(second, name), -EADDRINUSE);
