@@ -74,9 +74,13 @@ class EventLoop::CallbackWatcher final : public FdWatcher {
  public:
   CallbackWatcher(EventLoop& loop, int fd) : FdWatcher(loop, fd) {}
 
-  // Shared with the call in progress, which may replace or remove it.
-  std::shared_ptr<absl::AnyInvocable<void()>> reader;
-  std::shared_ptr<absl::AnyInvocable<void()>> writer;
+  // Shared with the call in progress, which may replace or remove it. Runs in the context of AddReader (C-LOOP-39).
+  struct Registered {
+    absl::AnyInvocable<void()> function;
+    Context context = Context::Current();
+  };
+  std::shared_ptr<Registered> reader;
+  std::shared_ptr<Registered> writer;
 
   int Rewatch() { return Watch((reader ? uint32_t{kReadable} : 0) | (writer ? uint32_t{kWritable} : 0)); }
 
@@ -85,14 +89,16 @@ class EventLoop::CallbackWatcher final : public FdWatcher {
   void OnWritable() override { Call(writer, "writer"); }
   std::string DescribeWatcher() const override { return absl::StrCat("<watcher of descriptor ", fd(), ">"); }
 
-  void Call(std::shared_ptr<absl::AnyInvocable<void()>> callback, absl::string_view kind) {
+  void Call(std::shared_ptr<Registered> callback, absl::string_view kind) {
     EventLoop& loop = watcher_loop_;
     const int descriptor = fd();
+    ContextScope scope(callback->context);
     try {
-      (*callback)();
+      callback->function();
     } catch (...) {  // reports to the exception handler, which passes Fatal on
       ExceptionContext context;
       context.message = absl::StrCat("Exception in callback ", kind, " of descriptor ", descriptor);
+      context.Add("handle", absl::StrCat("<", kind, " of descriptor ", descriptor, ">"));
       loop.ReportCurrentException(std::move(context));
     }
   }
@@ -101,7 +107,7 @@ class EventLoop::CallbackWatcher final : public FdWatcher {
 // ---------------------------------------------------------------------------------------------------- life
 
 EventLoop::EventLoop(Os& os, EventLoopOptions options)
-    : os_(os), options_(options), poller_(os.NewPoller()), inbox_(std::make_unique<Inbox>()), events_(kEventsPerPoll) {
+    : os_(os), options_(options), slow_callback_duration_(options.slow_callback_duration), poller_(os.NewPoller()), inbox_(std::make_unique<Inbox>()), events_(kEventsPerPoll) {
   const char* debug = std::getenv("TROUPE_DEBUG");
   SetDebug(debug != nullptr && *debug != '\0' && std::strcmp(debug, "0") != 0);
 }
@@ -109,8 +115,13 @@ EventLoop::EventLoop(Os& os, EventLoopOptions options)
 EventLoop::~EventLoop() {
   if (!IsClosed()) {
     LOG(WARNING) << "unclosed event loop destroyed";
-    if (!running_) Close();
+    if (!IsRunning()) Close();
   }
+  // Joins the workers; what they sent after Close() is still here.
+  executor_.reset();
+  resolver_.reset();
+  while (!inbox_->queue.empty()) inbox_->queue.PopFront().Drop();
+  while (!locals_.empty()) locals_.pop_back();
 }
 
 EventLoop& EventLoop::Current() {
@@ -120,7 +131,7 @@ EventLoop& EventLoop::Current() {
 }
 
 void EventLoop::Close() {
-  if (running_) throw InvalidState("Cannot close a running event loop");
+  if (IsRunning()) throw InvalidState("Cannot close a running event loop");
   if (IsClosed()) return;
   while (!signal_handlers_.empty()) RemoveSignalHandler(signal_handlers_.back().signo);
   {
@@ -135,9 +146,8 @@ void EventLoop::Close() {
     while (!after_batch_.empty()) after_batch_.PopFront().Drop();
     while (!timers_.empty()) timers_.PopFront().Drop();
   }
+  for (size_t i = locals_.size(); i > 0; --i) locals_[i - 1].local->OnLoopClose();
   user_watchers_.clear();
-  executor_.reset();
-  resolver_.reset();
   closed_.store(true, std::memory_order_release);
   checked_ = true;
   poller_.reset();
@@ -150,7 +160,7 @@ void EventLoop::SetDebug(bool debug) {
 
 void EventLoop::CheckUsableSlow() const {
   if (IsClosed()) throw InvalidState("Event loop is closed");
-  if (running_ && thread_ != std::this_thread::get_id()) {
+  if (IsRunning() && thread_.load(std::memory_order_relaxed) != std::this_thread::get_id()) {
     throw InvalidState("Non-thread-safe operation invoked on an event loop other than the current one");
   }
 }
@@ -162,18 +172,18 @@ class EventLoop::RunScope {
  public:
   explicit RunScope(EventLoop& loop) : loop_(loop) {
     if (loop.IsClosed()) throw InvalidState("Event loop is closed");
-    if (loop.running_) throw InvalidState("This event loop is already running");
+    if (loop.IsRunning()) throw InvalidState("This event loop is already running");
     if (CurrentOrNull() != nullptr) throw InvalidState("Cannot run the event loop while another loop is running");
-    loop.running_ = true;
-    loop.thread_ = std::this_thread::get_id();
+    loop.thread_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+    loop.running_.store(true, std::memory_order_relaxed);
     internal::thread_state.loop = &loop;
   }
   RunScope(const RunScope&) = delete;
   RunScope& operator=(const RunScope&) = delete;
   ~RunScope() {
     internal::thread_state.loop = nullptr;
-    loop_.thread_ = {};
-    loop_.running_ = false;
+    loop_.running_.store(false, std::memory_order_relaxed);
+    loop_.thread_.store({}, std::memory_order_relaxed);
     loop_.stopping_ = false;
   }
 
@@ -219,43 +229,57 @@ void EventLoop::RunIteration(bool wait) {
   if (inbox_->has_some.load(std::memory_order_acquire)) TakeInbox();
   if (!signal_handlers_.empty()) TakeSignals();
 
-  MonotonicTime now;
-  if (!timers_.empty()) {
-    now = Time();
-    while (!timers_.empty() && timers_.next() <= now) ready_.PushBack(timers_.PopFront());
-  }
+  if (!timers_.empty()) TakeTimers(Time());
   RunBatch();
   if (options_.strict_polling || ready_.empty() || stopping_) return;
-  const MonotonicTime end = Time() + kSharedPollTime;
-  for (int i = 1; i < kBatchesPerPoll && !ready_.empty() && !stopping_; ++i) {
+  // Batches that share the poll are iterations in all but the poll: what is due, or was posted by other threads, takes
+  // its place between them.
+  MonotonicTime now = Time();
+  const MonotonicTime end = now + kSharedPollTime;
+  for (int i = 1; i < kBatchesPerPoll && now < end; ++i) {
+    if (inbox_->has_some.load(std::memory_order_acquire)) TakeInbox();
+    TakeTimers(now);
     RunBatch();
-    if (Time() >= end) break;
+    if (ready_.empty() || stopping_) return;
+    now = Time();
   }
 }
 
 void EventLoop::RunBatch() {
   batch_.SpliceBack(ready_);
+  RunQueued();
+  if (after_batch_.empty()) return;
+  batch_.SpliceBack(after_batch_);
+  RunQueued();
+}
+
+void EventLoop::RunQueued() {
   // A Fatal leaves with the rest of the batch still queued (C-LOOP-23).
   struct Restore {
     EventLoop& loop;
     ~Restore() { loop.ready_.SpliceFront(loop.batch_); }
   } restore{*this};
-  if (debug_) [[unlikely]] {
-    while (!batch_.empty()) RunDebug(batch_.PopFront());
-  } else {
-    while (!batch_.empty()) batch_.PopFront().Run();
+  while (!batch_.empty()) {
+    // Asked each time: a callback may switch debug mode (C-DBG-07).
+    if (debug_) [[unlikely]] {
+      RunDebug(batch_.PopFront());
+    } else {
+      batch_.PopFront().Run();
+    }
   }
-  if (after_batch_.empty()) return;
-  batch_.SpliceBack(after_batch_);
-  while (!batch_.empty()) batch_.PopFront().Run();
 }
 
 void EventLoop::RunDebug(Runnable& runnable) {
   const std::string what = runnable.Describe();
+  struct Current {
+    EventLoop& loop;
+    ~Current() { loop.current_ = nullptr; }
+  } current{*this};
+  current_ = &what;
   const MonotonicTime start = Time();
   runnable.Run();
   const absl::Duration took = Time() - start;
-  if (took >= options_.slow_callback_duration) {
+  if (took >= slow_callback_duration_) {
     LOG(WARNING) << absl::StrFormat("Executing %s took %.3f seconds", what, absl::ToDoubleSeconds(took));
   }
 }
@@ -269,22 +293,27 @@ void EventLoop::ThrowStalled() {
 
 // ---------------------------------------------------------------------------------------------------- other threads
 
-void EventLoop::ScheduleThreadsafe(Runnable& runnable) {
-  if (CurrentOrNull() == this) return Schedule(runnable);
-  bool first = false;
-  {
-    std::lock_guard<std::mutex> lock(inbox_->mutex);
-    if (!inbox_->closed) {
-      first = inbox_->queue.empty();
-      inbox_->queue.PushBack(runnable);
-      inbox_->has_some.store(true, std::memory_order_release);
-      // Under the lock: Close() takes it before the poller goes.
-      if (first) poller_->Wake();
-      return;
-    }
+bool EventLoop::ScheduleThreadsafe(Runnable& runnable, bool even_if_closed) {
+  if (CurrentOrNull() == this) {
+    Schedule(runnable);
+    return true;
   }
-  runnable.Drop();
-  throw InvalidState("Event loop is closed");
+  std::lock_guard<std::mutex> lock(inbox_->mutex);
+  if (inbox_->closed && !even_if_closed) return false;
+  const bool first = inbox_->queue.empty();
+  inbox_->queue.PushBack(runnable);
+  if (inbox_->closed) return true;  // the destructor drops it
+  inbox_->has_some.store(true, std::memory_order_release);
+  // Under the lock: Close() takes it before the poller goes.
+  if (first) poller_->Wake();
+  return true;
+}
+
+void EventLoop::ScheduleFromThread(Runnable& runnable) { ScheduleThreadsafe(runnable, /*even_if_closed=*/true); }
+
+void EventLoop::CancelFromThread(Runnable& runnable) {
+  std::lock_guard<std::mutex> lock(inbox_->mutex);
+  runnable.Unlink();
 }
 
 void EventLoop::TakeInbox() {
@@ -336,7 +365,8 @@ EventLoop::CallbackWatcher& EventLoop::UserWatcher(int fd) {
 int EventLoop::AddReader(int fd, absl::AnyInvocable<void()> callback) {
   CheckUsableSlow();
   CallbackWatcher& watcher = UserWatcher(fd);
-  watcher.reader = std::make_shared<absl::AnyInvocable<void()>>(std::move(callback));
+  watcher.reader = std::make_shared<CallbackWatcher::Registered>(std::move(callback));
+  watcher.readable_.Unlink();  // what was queued is the former one's
   const int result = watcher.Rewatch();
   if (result != 0) RemoveReader(fd);
   return result;
@@ -345,7 +375,8 @@ int EventLoop::AddReader(int fd, absl::AnyInvocable<void()> callback) {
 int EventLoop::AddWriter(int fd, absl::AnyInvocable<void()> callback) {
   CheckUsableSlow();
   CallbackWatcher& watcher = UserWatcher(fd);
-  watcher.writer = std::make_shared<absl::AnyInvocable<void()>>(std::move(callback));
+  watcher.writer = std::make_shared<CallbackWatcher::Registered>(std::move(callback));
+  watcher.writable_.Unlink();  // what was queued is the former one's
   const int result = watcher.Rewatch();
   if (result != 0) RemoveWriter(fd);
   return result;
@@ -376,6 +407,7 @@ absl::Status EventLoop::AddSignalHandler(int signo, absl::AnyInvocable<void()> h
   auto shared = std::make_shared<absl::AnyInvocable<void()>>(std::move(handler));
   for (SignalHandler& known : signal_handlers_) {
     if (known.signo == signo) {
+      known.context = Context::Current();
       known.handler = std::move(shared);
       return absl::OkStatus();
     }
@@ -385,7 +417,7 @@ absl::Status EventLoop::AddSignalHandler(int signo, absl::AnyInvocable<void()> h
   if (result != 0) {
     return absl::InvalidArgumentError(absl::StrCat("sig ", signo, " cannot be watched: ", std::strerror(-result)));
   }
-  signal_handlers_.push_back({signo, std::move(shared)});
+  signal_handlers_.push_back({signo, Context::Current(), std::move(shared)});
   return absl::OkStatus();
 }
 
@@ -407,10 +439,11 @@ void EventLoop::TakeSignals() {
     Post([this, signo = known.signo] {
       // Looked up again: it may have been replaced or removed since (C-SIG-05).
       for (const SignalHandler& now : signal_handlers_) {
-        if (now.signo == signo) {
-          auto handler = now.handler;
-          return (*handler)();
-        }
+        if (now.signo != signo) continue;
+        const auto handler = now.handler;
+        Context context = now.context;
+        ContextScope scope(context);
+        return (*handler)();
       }
     });
   }
@@ -422,7 +455,12 @@ void EventLoop::SetExceptionHandler(ExceptionHandler handler) {
   exception_handler_ = handler ? std::make_shared<ExceptionHandler>(std::move(handler)) : nullptr;
 }
 
-void EventLoop::DefaultExceptionHandler(const ExceptionContext& context) { LOG(ERROR) << context.ToString(); }
+void EventLoop::DefaultExceptionHandler(const ExceptionContext& context) {
+  std::string text = context.ToString();
+  // What was running, if the context does not know better where it comes from (C-EXC-08).
+  if (current_ != nullptr && context.source_traceback.empty()) absl::StrAppend(&text, "\nwhile running: ", *current_);
+  LOG(ERROR) << text;
+}
 
 void EventLoop::CallExceptionHandler(const ExceptionContext& context) {
   const std::shared_ptr<ExceptionHandler> handler = exception_handler_;
@@ -440,6 +478,18 @@ void EventLoop::CallExceptionHandler(const ExceptionContext& context) {
   }
 }
 
+void EventLoop::CallExceptionHandlerLater(const ExceptionContext& context) noexcept {
+  try {
+    CallExceptionHandler(context);
+  } catch (const Fatal& fatal) {
+    if (IsClosed()) {
+      LOG(ERROR) << "thrown by the exception handler of a closed loop: Fatal: " << fatal.message();
+    } else {
+      Post([fatal] { throw fatal; });
+    }
+  }
+}
+
 void EventLoop::ReportCurrentException(ExceptionContext context) {
   context.exception = std::current_exception();
   try {
@@ -454,7 +504,14 @@ void EventLoop::ReportCurrentException(ExceptionContext context) {
   CallExceptionHandler(context);
 }
 
-// ---------------------------------------------------------------------------------------------------- threads
+// ---------------------------------------------------------------------------------------------------- extensions
+
+internal::LoopLocal* EventLoop::FindLocal(const void* key) const {
+  for (const OwnedLocal& known : locals_) {
+    if (known.key == key) return known.local.get();
+  }
+  return nullptr;
+}
 
 WorkerPool& EventLoop::executor() {
   CheckUsableSlow();

@@ -9,7 +9,8 @@
 //            `strict_polling` is set, up to 16 batches or 20 us share one poll while callbacks are ready.
 // Threading: the thread that runs it. CallSoonThreadsafe and Stop through it are the only entries from elsewhere; debug
 //            mode checks.
-// Lifetime:  outlives everything made on it. The Os outlives the loop. Destroying an open loop closes it, with a warning.
+// Lifetime:  outlives everything made on it. The Os outlives the loop. Destroying an open loop closes it, with a warning,
+//            and waits for functions that still run in its executor.
 // Errors:    misuse throws InvalidState. What callbacks throw reaches the exception handler; Fatal leaves Run*.
 #ifndef TROUPE_LOOP_EVENT_LOOP_H_
 #define TROUPE_LOOP_EVENT_LOOP_H_
@@ -34,6 +35,7 @@
 #include "troupe/loop/exception_context.h"
 #include "troupe/loop/fd_watcher.h"
 #include "troupe/loop/handle.h"
+#include "troupe/loop/internal/loop_local.h"
 #include "troupe/loop/internal/task_node.h"
 #include "troupe/loop/runnable.h"
 #include "troupe/loop/timer_heap.h"
@@ -112,13 +114,16 @@ class EventLoop {
     auto* node = new internal::CallbackNode<Runnable, std::decay_t<F>>(*this, Context::Current(), where, true,
                                                                        std::forward<F>(f));
     Handle handle(*node);
-    ScheduleThreadsafe(*node);  // throws only before it took the node over
+    if (!ScheduleThreadsafe(*node, /*even_if_closed=*/false)) {
+      node->Drop();
+      throw InvalidState("Event loop is closed");
+    }
     return handle;
   }
   // Deletes `object` in the next iteration, when nothing of this one can still be using it.
   template <class T>
   void DeleteLater(std::unique_ptr<T> object) {
-    if (object != nullptr) Post(Deleter<T>{std::move(object)});
+    if (object != nullptr && !IsClosed()) Post(Deleter<T>{std::move(object)});
   }
 
   // ---- running. Throws InvalidState when closed, or when this or another loop runs in the thread (C-LOOP-17, -18).
@@ -132,8 +137,9 @@ class EventLoop {
   // Lets the running batch complete and then leaves RunForever; before RunForever: exactly one iteration (C-LOOP-14).
   void Stop() { stopping_ = true; }
   // Drops what is queued, destroys tasks that are left (each is reported), shuts down executor and poller. Idempotent.
+  // Does not wait for functions that RunInExecutor started; the destructor does (C-LOOP-26).
   void Close();
-  bool IsRunning() const { return running_; }
+  bool IsRunning() const { return running_.load(std::memory_order_relaxed); }
   bool IsClosed() const { return closed_.load(std::memory_order_acquire); }
   MonotonicTime Time() { return os_.Now(); }
 
@@ -159,12 +165,16 @@ class EventLoop {
   bool has_exception_handler() const { return exception_handler_ != nullptr; }
   void CallExceptionHandler(const ExceptionContext& context);
   void DefaultExceptionHandler(const ExceptionContext& context);
+  // For destructors: a Fatal that the handler throws leaves the loop in its next iteration.
+  void CallExceptionHandlerLater(const ExceptionContext& context) noexcept;
   // For boundaries: rethrows Fatal, else reports `message` with the exception being handled. REQUIRES: in a catch block.
   void ReportCurrentException(ExceptionContext context);
 
   // ---- debug mode (TROUPE_DEBUG=1, or here, at any time).
   void SetDebug(bool debug);
   bool debug() const { return debug_; }
+  // From how long on a callback counts as slow (C-DBG-03).
+  void SetSlowCallbackDuration(absl::Duration duration) { slow_callback_duration_ = duration; }
 
   // ---- what the framework builds on.
   Os& os() { return os_; }
@@ -176,7 +186,15 @@ class EventLoop {
     CheckUsable();
     ready_.PushBack(runnable);
   }
-  void ScheduleAt(Timer& timer, MonotonicTime when) { timers_.Add(timer, when); }
+  // From any thread. The loop's thread calls Run(), or Drop() when the loop is closed, at the latest in its destructor.
+  void ScheduleFromThread(Runnable& runnable);
+  // Takes back what ScheduleFromThread was given, wherever it stands. On the loop's thread; no effect once it has run.
+  void CancelFromThread(Runnable& runnable);
+  // REQUIRES: not scheduled.
+  void ScheduleAt(Timer& timer, MonotonicTime when) {
+    CheckUsable();
+    timers_.Add(timer, when);
+  }
   // Takes it out wherever it stands.
   void Cancel(Timer& timer) {
     timers_.Remove(timer);
@@ -186,6 +204,21 @@ class EventLoop {
   void AfterBatch(Runnable& runnable) {
     CheckUsable();
     after_batch_.PushBack(runnable);
+  }
+  // This loop's own T, made on first use: see internal/loop_local.h.
+  template <class T>
+  T& Local() {
+    if (internal::LoopLocal* known = FindLocal(&internal::kLoopLocalKey<T>)) return static_cast<T&>(*known);
+    CheckUsableSlow();
+    auto made = std::make_unique<T>(*this);
+    T& local = *made;
+    locals_.push_back({&internal::kLoopLocalKey<T>, std::move(made)});
+    return local;
+  }
+  // Null if nothing has made it yet.
+  template <class T>
+  T* LocalOrNull() {
+    return static_cast<T*>(FindLocal(&internal::kLoopLocalKey<T>));
   }
   // Tasks that are not done, in order of creation.
   IntrusiveList<internal::TaskNode>& tasks() { return tasks_; }
@@ -219,11 +252,18 @@ class EventLoop {
   }
   void CheckUsableSlow() const;
 
-  void ScheduleThreadsafe(Runnable& runnable);
+  // False: the loop is closed, and the runnable was not taken.
+  bool ScheduleThreadsafe(Runnable& runnable, bool even_if_closed);
+  internal::LoopLocal* FindLocal(const void* key) const;
   // Moves what other threads posted to ready; tells whether there was any.
   void TakeInbox();
   void RunIteration(bool wait);
+  // Moves what is due to ready; `now` is sampled once for the whole pass (C-LOOP-07).
+  void TakeTimers(MonotonicTime now) {
+    while (!timers_.empty() && timers_.next() <= now) ready_.PushBack(timers_.PopFront());
+  }
   void RunBatch();
+  void RunQueued();
   void RunDebug(Runnable& runnable);
   void TakeSignals();
   // `watchers_` knows who has a descriptor, from its construction to its release.
@@ -235,18 +275,21 @@ class EventLoop {
 
   Os& os_;
   const EventLoopOptions options_;
+  absl::Duration slow_callback_duration_;
   std::unique_ptr<Poller> poller_;
 
   RunQueue ready_;
   RunQueue batch_;        // what the current iteration runs
   RunQueue after_batch_;
   TimerHeap timers_;
-  bool running_ = false;
+  // Atomic for the sake of calls from the wrong thread, which debug mode refuses.
+  std::atomic<bool> running_ = false;
+  std::atomic<std::thread::id> thread_;  // of RunForever
   bool stopping_ = false;
   bool debug_ = false;
   bool checked_ = false;  // debug_ or closed: CheckUsable has something to look at
   std::atomic<bool> closed_ = false;
-  std::thread::id thread_;  // of RunForever
+  const std::string* current_ = nullptr;  // in debug mode: what runs
 
   struct Inbox;  // what other threads posted
   std::unique_ptr<Inbox> inbox_;
@@ -257,12 +300,18 @@ class EventLoop {
 
   struct SignalHandler {
     int signo;
+    Context context;
     std::shared_ptr<absl::AnyInvocable<void()>> handler;  // shared with the queued call
   };
   std::vector<SignalHandler> signal_handlers_;
 
   std::shared_ptr<ExceptionHandler> exception_handler_;  // shared with the call in progress, which may replace it
   IntrusiveList<internal::TaskNode> tasks_;
+  struct OwnedLocal {
+    const void* key;
+    std::unique_ptr<internal::LoopLocal> local;
+  };
+  std::vector<OwnedLocal> locals_;  // few: searched in order
   std::unique_ptr<WorkerPool> executor_;
   std::unique_ptr<WorkerPool> resolver_;
 };

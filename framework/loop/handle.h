@@ -105,7 +105,7 @@ class CallbackNode final : public Base, public Callback, public Pooled {
       CallbackNode* node;
       ~Releaser() { node->Release(); }
     } releaser{this};
-    if (!Begin()) return;
+    if (!Begin()) return DestroyFunction();  // cancelled by another thread; what was captured goes here
     ContextScope scope(context_);
     try {
       function()();
