@@ -57,7 +57,7 @@ void FutureCore::ReportUnretrieved() {
   if (state_ == kError) {
     context.exception = error_;
   } else if (state_ == kValue) {
-    context.status = UnretrievedStatus();
+    if (ReportsStatus()) context.status = ValueStatus();
     if (context.status.ok()) return;
   } else {
     return;
@@ -65,13 +65,25 @@ void FutureCore::ReportUnretrieved() {
   retrieved_ = true;
   context.message = absl::StrCat(Kind(), " exception was never retrieved");
   context.Add(Kind() == std::string("Task") ? "task" : "future", Describe(), this);
-  loop_.CallExceptionHandler(context);
+  loop_.CallExceptionHandlerLater(context);
+}
+
+absl::Status StatusIn(const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const StatusError& carrier) {
+    return carrier.status();
+  } catch (...) {  // not ours: stays where it is
+    return absl::OkStatus();
+  }
 }
 
 void FutureLeaf::CancelWait() {
-  // Cancelling a task takes effect later, when the task has ended; anything else is done at once and wakes us. A future
-  // that is done already has woken us: the request then is for when we resume.
-  if (!core_->Cancel()) WakeCancelled();
+  // Cancelling a task takes effect later, when the task has ended; a plain future is done at once and wakes us.
+  if (core_->Cancel()) return;
+  // It cannot be cancelled any more, though it is not done: a task in its last step.
+  static_cast<FutureWaiter*>(this)->Unlink();
+  WakeCancelled();
 }
 
 void FutureLeaf::Check() const {
@@ -107,7 +119,12 @@ class DoneCallback final : public FutureWaiter, public Runnable {
   void OnFutureDone() override {
     future_.Retain();
     queued_ = Ref(&future_);
-    future_.loop().Schedule(*this);
+    try {
+      future_.loop().Schedule(*this);
+    } catch (const InvalidState&) {
+      Forget();
+      throw;
+    }
   }
   void OnFutureDropped() override { Forget(); }
 

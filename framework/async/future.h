@@ -77,6 +77,12 @@ class FutureCore {
   virtual std::string Describe() const;
   // The chain behind a task; null for a plain future.
   virtual Root* root() { return nullptr; }
+  // What the value says of itself: OK, or the status that it holds.
+  virtual absl::Status ValueStatus() const { return absl::OkStatus(); }
+  // The owner goes: a pending task is destroyed where it stands, without a report. No effect on a plain future.
+  virtual void DestroyNow() {}
+  // A frame that awaited this was destroyed while suspended. Combinators that made tasks for it destroy them.
+  virtual void OnAwaiterDestroyed() {}
 
  protected:
   virtual ~FutureCore();
@@ -84,8 +90,8 @@ class FutureCore {
   void Complete(State state);
   // The word for reports: "Future", "Task".
   virtual const char* Kind() const { return "Future"; }
-  // A value that nobody took and that is an error all the same: a task's non-OK status.
-  virtual absl::Status UnretrievedStatus() const { return absl::OkStatus(); }
+  // Is a value that nobody took, and that is a status which is not OK, worth a report? A task's is.
+  virtual bool ReportsStatus() const { return false; }
   // For destructors of derived classes, whose virtuals still work.
   void ReportUnretrieved();
 
@@ -97,6 +103,9 @@ class FutureCore {
   std::exception_ptr error_;
   IntrusiveList<FutureWaiter> waiters_;
 };
+
+// The status that a StatusError carries; OK for any other exception.
+absl::Status StatusIn(const std::exception_ptr& error);
 
 template <class T>
 inline constexpr bool kIsStatusOr = false;
@@ -142,7 +151,14 @@ class FutureState : public FutureCore {
     value_.reset();
     return value;
   }
-  const std::optional<Stored<T>>& peek() const { return value_; }
+  absl::Status ValueStatus() const override {
+    if constexpr (std::is_same_v<T, absl::Status>) {
+      if (value_) return *value_;
+    } else if constexpr (kIsStatusOr<T>) {
+      if (value_) return value_->status();
+    }
+    return absl::OkStatus();
+  }
 
  protected:
   std::optional<Stored<T>> value_;
@@ -174,7 +190,9 @@ class Ref {
 class FutureLeaf : public Leaf, public FutureWaiter {
  public:
   explicit FutureLeaf(Ref core) : core_(std::move(core)) {}
-  ~FutureLeaf() = default;
+  ~FutureLeaf() {
+    if (suspended()) core_->OnAwaiterDestroyed();
+  }
   bool await_ready() const noexcept { return core_->done(); }
   void await_suspend(std::coroutine_handle<>) {
     Check();

@@ -154,29 +154,38 @@ class TaskState final : public FutureState<T>, public Root, public TaskNode, pub
   }
   std::string DescribeTask() const override { return Describe() + "\n" + DescribeChain(); }
 
+  FutureCore* AsFuture() override { return this; }
+
+  // A Fatal that the exception handler throws leaves from here, after the task is gone.
   void DestroyPending() override {
     static_cast<TaskNode*>(this)->Unlink();
-    if (!quiet_) {
-      ExceptionContext context;
-      context.message = "Task was destroyed but it is pending!";
-      context.Add("task", DescribeTask(), this);
-      Root::loop().CallExceptionHandler(context);
+    struct AtExit {
+      TaskState* state;
+      ~AtExit() {
+        state->DestroyChain();
+        state->FutureCore::Complete(FutureCore::kCancelled);
+        state->Release();
+      }
+    } at_exit{this};
+    if (quiet_) return;
+    ExceptionContext context;
+    context.message = "Task was destroyed but it is pending!";
+    context.Add("task", DescribeTask(), this);
+    Root::loop().CallExceptionHandler(context);
+  }
+  void DestroyNow() override {
+    if (Root::finished() || this->done()) return;
+    quiet_ = true;
+    if (Root::running()) {
+      DestroyOnceSuspended();
+    } else {
+      DestroyPending();
     }
-    DestroyChain();
-    FutureCore::Complete(FutureCore::kCancelled);
-    this->Release();
   }
 
  protected:
   const char* Kind() const override { return "Task"; }
-  absl::Status UnretrievedStatus() const override {
-    if constexpr (std::is_same_v<T, absl::Status>) {
-      if (this->value_) return *this->value_;
-    } else if constexpr (kIsStatusOr<T>) {
-      if (this->value_) return this->value_->status();
-    }
-    return absl::OkStatus();
-  }
+  bool ReportsStatus() const override { return true; }
 
  private:
   ~TaskState() override { this->ReportUnretrieved(); }
@@ -213,6 +222,7 @@ class TaskState final : public FutureState<T>, public Root, public TaskNode, pub
     FutureCore::Complete(FutureCore::kValue);
     this->Release();
   }
+  void OnDoomed() override { DestroyPending(); }
   void OnCancelledUnstarted() override {
     static_cast<TaskNode*>(this)->Unlink();
     FutureCore::Complete(FutureCore::kCancelled);

@@ -23,7 +23,7 @@ void Leaf::Suspend() {
 void Leaf::Wake() {
   woken_ = true;
   root_->waiting_ = nullptr;
-  root_->loop_.Schedule(*root_);
+  if (!root_->loop_.IsClosed()) root_->loop_.Schedule(*root_);
 }
 
 void Leaf::WakeCancelled() {
@@ -64,7 +64,11 @@ void Root::Run() {
     } while (running_);
     thread_state.root = outer;
   }
-  if (finished_) OnFinished();
+  if (finished_) {
+    OnFinished();
+  } else if (doomed_) {
+    OnDoomed();
+  }
 }
 
 void Root::DestroyChain() {

@@ -118,7 +118,7 @@ class Leaf {
   // Suspends the running chain in this leaf: the last thing in await_suspend, as it may wake the chain at once.
   void Suspend();
   bool suspended() const { return root_ != nullptr && !woken_; }
-  // Queues the chain: it resumes in the next iteration. REQUIRES: suspended().
+  // Queues the chain: it resumes in the next iteration, or never when the loop is closed. REQUIRES: suspended().
   void Wake();
   void WakeCancelled();
   // First thing in await_resume: throws Cancelled when the chain was cancelled while it waited or was queued.
@@ -151,6 +151,9 @@ class Root : public Runnable {
   // Runs the chain until it suspends or finishes, then, if it finished, OnFinished().
   void Run() override;
 
+  // For owners whose chain may be the one that is running: it is destroyed as soon as it suspends. REQUIRES: running().
+  void DestroyOnceSuspended() { doomed_ = true; }
+
   // For awaiters that run a coroutine in place: it goes next.
   void Enter(PromiseBase& child) { at_ = &child; }
 
@@ -178,6 +181,8 @@ class Root : public Runnable {
   virtual void OnFinished() = 0;
   // Cancelled before its first step: the body never ran.
   virtual void OnCancelledUnstarted() = 0;
+  // It has suspended after DestroyOnceSuspended(). May destroy this Root.
+  virtual void OnDoomed() {}
 
   // Destroys the frames, innermost first. Safe to repeat.
   void DestroyChain();
@@ -195,6 +200,7 @@ class Root : public Runnable {
   bool running_ = false;
   bool finished_ = false;
   bool cancel_requested_ = false;
+  bool doomed_ = false;
 };
 
 inline void PromiseBase::FinalAwaiter::await_suspend(std::coroutine_handle<>) noexcept {
