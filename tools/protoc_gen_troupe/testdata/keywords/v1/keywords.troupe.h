@@ -23,6 +23,8 @@ class switchStub;
 
 // The server side of keywords.v1.switch: by default one object is one connection's.
 //
+// Comments that gRPC's plugin does not survive: $variables$ of generators, ${some} and $$, and a path that ends in C:\ .
+//
 // Derive from it and override what you serve; an rpc that is not overridden answers UNIMPLEMENTED. Parameters in order:
 // what comes in, what goes out, the call; references live until the returned task is done.
 //
@@ -191,6 +193,8 @@ class switchProtocol final : public ::troupe::ActorProtocol {
 };
 
 // The client side of keywords.v1.switch.
+//
+// Comments that gRPC's plugin does not survive: $variables$ of generators, ${some} and $$, and a path that ends in C:\ .
 //
 // A call is encoded and queued before the expression returns; dropping what it returned cancels it.
 // Threading: the caller's loop.     Lifetime: `caller` outlives it and its calls; copies are free.

@@ -27,9 +27,8 @@ class OldStub;
 //
 // Lends books.
 //
-// Two paragraphs, and what could be mistaken for code: */ /* "quotes" $dollars$ \n
+// Two paragraphs, and what could be mistaken for code: */ /* "quotes" \n
 //     an indented line
-// A path that ends with a backslash: C:\ .
 //
 // Derive from it and override what you serve; an rpc that is not overridden answers UNIMPLEMENTED. Parameters in order:
 // what comes in, what goes out, the call; references live until the returned task is done.
@@ -119,9 +118,8 @@ class LibraryProtocol final : public ::troupe::ActorProtocol {
 //
 // Lends books.
 //
-// Two paragraphs, and what could be mistaken for code: */ /* "quotes" $dollars$ \n
+// Two paragraphs, and what could be mistaken for code: */ /* "quotes" \n
 //     an indented line
-// A path that ends with a backslash: C:\ .
 //
 // A call is encoded and queued before the expression returns; dropping what it returned cancels it.
 // Threading: the caller's loop.     Lifetime: `caller` outlives it and its calls; copies are free.
