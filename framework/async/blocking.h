@@ -259,11 +259,17 @@ class ExecutorState final : public FutureState<std::invoke_result_t<F&>>, public
 
 }  // namespace internal
 
+// On a pool of the caller's choice: the loop's resolver, for instance.
 template <class F>
-auto RunInExecutor(EventLoop& loop, F&& function, std::source_location where = std::source_location::current()) {
+auto RunInExecutor(EventLoop& loop, WorkerPool& pool, F&& function,
+                   std::source_location where = std::source_location::current()) {
   using State = internal::ExecutorState<std::decay_t<F>>;
   return Future<std::invoke_result_t<std::decay_t<F>&>>(
-      internal::Ref(new State(loop, loop.executor(), std::forward<F>(function), where)));
+      internal::Ref(new State(loop, pool, std::forward<F>(function), where)));
+}
+template <class F>
+auto RunInExecutor(EventLoop& loop, F&& function, std::source_location where = std::source_location::current()) {
+  return RunInExecutor(loop, loop.executor(), std::forward<F>(function), where);
 }
 template <class F>
   requires std::invocable<std::decay_t<F>&>

@@ -1,7 +1,7 @@
 // OsError(errno, what): a status that carries an error number of the operating system and its text.
 //
-// UNAVAILABLE for whatever says that a connection cannot be had or has broken, otherwise as absl::ErrnoToStatusCode. The
-// number travels in a payload, for the few callers who decide by it.
+// UNAVAILABLE for whatever says that a connection cannot be had or has broken, otherwise as absl::ErrnoToStatusCode.
+// The number travels in a payload, for the few callers who decide by it.
 #ifndef TROUPE_BASE_OS_ERROR_H_
 #define TROUPE_BASE_OS_ERROR_H_
 

@@ -21,8 +21,8 @@ TEST(OsError, TakesBothSignsAndKeepsTheNumber) {
 }
 
 TEST(OsError, WhatBreaksAConnectionIsUnavailable) {
-  for (const int error : {EPIPE, ECONNRESET, ECONNREFUSED, ECONNABORTED, ETIMEDOUT, ENOTCONN, EHOSTUNREACH,
-                          ENETUNREACH, ENETDOWN, ESHUTDOWN}) {
+  for (const int error : {EPIPE, ECONNRESET, ECONNREFUSED, ECONNABORTED, ETIMEDOUT, ENOTCONN, EHOSTUNREACH, ENETUNREACH,
+                          ENETDOWN, ESHUTDOWN}) {
     EXPECT_EQ(OsError(error, "x").code(), absl::StatusCode::kUnavailable) << ErrnoText(error);
   }
 }

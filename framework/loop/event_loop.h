@@ -175,6 +175,7 @@ class EventLoop {
   bool debug() const { return debug_; }
   // From how long on a callback counts as slow (C-DBG-03).
   void SetSlowCallbackDuration(absl::Duration duration) { slow_callback_duration_ = duration; }
+  absl::Duration slow_callback_duration() const { return slow_callback_duration_; }
 
   // ---- what the framework builds on.
   Os& os() { return os_; }

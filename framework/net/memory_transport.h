@@ -1,10 +1,11 @@
 // MakeMemoryPair: two connected transports without a socket, for tests and for services in one process.
 //
 // They behave as two ends of a socket pair do: the pipe of each direction holds a bounded number of bytes and what does
-// not fit waits in the write buffer, so that flow control is the real one; bytes are delivered by the loop, never inside
-// a Write; a peer that is gone is an end of file for the reader and a broken pipe for the writer.
+// not fit waits in the write buffer, so that flow control is the real one; bytes are delivered by the loop, never
+// inside a Write; a peer that is gone is an end of file for the reader and a broken pipe for the writer.
 //
-// Threading: one thread, but each end may live on a loop of its own.     Lifetime: as Transport; either end may go first.
+// Threading: one thread, but each end may live on a loop of its own.     Lifetime: as Transport; either end may go
+// first.
 #ifndef TROUPE_NET_MEMORY_TRANSPORT_H_
 #define TROUPE_NET_MEMORY_TRANSPORT_H_
 

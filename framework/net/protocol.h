@@ -7,8 +7,10 @@
 //            PauseWriting and ResumeWriting alternate, any time between the first and the last (C-TRN-02, C-FLW-04).
 // Threading: the loop's.
 // Lifetime:  owned by its transport, and destroyed after it is done with it. Inside any callback a protocol may write,
-//            pause, close, abort, replace itself or drop its transport: it lives at least until the callback has returned.
-// Errors:    what a callback throws is reported to the loop's exception handler. Out of the callbacks that concern bytes,
+//            pause, close, abort, replace itself or drop its transport: it lives at least until the callback has
+//            returned.
+// Errors:    what a callback throws is reported to the loop's exception handler. Out of the callbacks that concern
+// bytes,
 //            and out of ConnectionMade, it ends the connection; the protocol hears of it in ConnectionLost.
 #ifndef TROUPE_NET_PROTOCOL_H_
 #define TROUPE_NET_PROTOCOL_H_
@@ -45,7 +47,8 @@ class BaseProtocol {
   virtual void ConnectionLost(const absl::Status& reason) { (void)reason; }
 
  protected:
-  // The transport, from ConnectionMade on, as long as it and this protocol belong together. Throws InvalidState otherwise.
+  // The transport, from ConnectionMade on, as long as it and this protocol belong together. Throws InvalidState
+  // otherwise.
   Transport& transport() const;
 
  private:
@@ -64,8 +67,8 @@ class Protocol : public BaseProtocol {
  public:
   Protocol() : BaseProtocol(Kind::kStreaming) {}
 
-  // Some bytes, at least one; how a peer's writes are cut into them means nothing. `data` is lent until the return: copy
-  // what is to be kept.
+  // Some bytes, at least one; how a peer's writes are cut into them means nothing. `data` is lent until the return:
+  // copy what is to be kept.
   virtual void DataReceived(absl::Span<const char> data) = 0;
 };
 
@@ -73,8 +76,9 @@ class BufferedProtocol : public BaseProtocol {
  public:
   BufferedProtocol() : BaseProtocol(Kind::kBuffered) {}
 
-  // Where to put what comes next: not empty (C-RD-10). `size_hint`: the size that would be best, -1 if nothing is known,
-  // which is all that sockets say (C-RD-09). The buffer is written before the next BufferUpdated, and not after it.
+  // Where to put what comes next: not empty (C-RD-10). `size_hint`: the size that would be best, -1 if nothing is
+  // known, which is all that sockets say (C-RD-09). The buffer is written before the next BufferUpdated, and not after
+  // it.
   virtual absl::Span<char> GetBuffer(int64_t size_hint) = 0;
   // The first `size` bytes of the buffer hold data; size > 0.
   virtual void BufferUpdated(size_t size) = 0;

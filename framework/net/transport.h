@@ -1,8 +1,8 @@
 // Transport: one end of an open byte stream: a socket, a pair over memory, TLS over another transport.
 //
-// CreateConnection (connect.h) and CreateServer (stream_server.h) make them; a Protocol receives what they read. Writing
-// never blocks and never fails: what cannot be sent at once is buffered, PauseWriting tells the protocol to hold back,
-// and a connection that breaks is reported once, by ConnectionLost.
+// CreateConnection (connect.h) and CreateServer (stream_server.h) make them; a Protocol receives what they read.
+// Writing never blocks and never fails: what cannot be sent at once is buffered, PauseWriting tells the protocol to
+// hold back, and a connection that breaks is reported once, by ConnectionLost.
 //
 // Life:      made -> (Write | PauseReading | ...)* -> Close or Abort or lost -> ConnectionLost -> inert -> destroyed
 // Threading: the loop's. No callback of the protocol comes inside a call to its transport, but PauseWriting.
@@ -47,9 +47,9 @@ class Transport {
 
   virtual EventLoop& loop() = 0;
 
-  // ---- writing. Bytes leave in the order of the calls. With nothing buffered they are offered to the kernel at once; the
-  // rest is buffered (C-WR-01). After Close() they are still accepted while earlier ones are being flushed, and dropped
-  // without error once the connection is lost (C-WR-09). Throws InvalidState after WriteEof() (C-WR-06).
+  // ---- writing. Bytes leave in the order of the calls. With nothing buffered they are offered to the kernel at once;
+  // the rest is buffered (C-WR-01). After Close() they are still accepted while earlier ones are being flushed, and
+  // dropped without error once the connection is lost (C-WR-09). Throws InvalidState after WriteEof() (C-WR-06).
   virtual void Write(absl::Span<const char> bytes) = 0;
   // Takes the queue's chunks over, without copying; it is empty afterwards.
   virtual void Write(ByteQueue&& bytes) = 0;
@@ -64,8 +64,8 @@ class Transport {
   // False where a direction cannot be ended alone (TLS).
   virtual bool CanWriteEof() const = 0;
 
-  // PauseWriting comes above `high`, ResumeWriting at `low` or below. Lowering the marks pauses at once where it is due;
-  // raising them does not resume (C-FLW-07). INVALID_ARGUMENT unless high >= low >= 0.
+  // PauseWriting comes above `high`, ResumeWriting at `low` or below. Lowering the marks pauses at once where it is
+  // due; raising them does not resume (C-FLW-07). INVALID_ARGUMENT unless high >= low >= 0.
   virtual absl::Status SetWriteBufferLimits(WriteBufferLimits limits) = 0;
   virtual size_t write_high_mark() const = 0;
   virtual size_t write_low_mark() const = 0;
@@ -78,7 +78,8 @@ class Transport {
   virtual bool is_reading() const = 0;  // neither paused nor closing
 
   // ---- the end. ConnectionLost follows through the loop, never inside these calls.
-  // Stops reading, sends what is buffered, then ends. It may wait as long as the peer does not read: bound it with Abort.
+  // Stops reading, sends what is buffered, then ends. It may wait as long as the peer does not read: bound it with
+  // Abort.
   virtual void Close() = 0;
   // Drops what is buffered.
   virtual void Abort() = 0;

@@ -221,7 +221,8 @@ void ByteTransport::ReceiveBuffered() {
   } catch (...) {  // reports to the exception handler, which passes Fatal on
     return EndByException("GetBuffer");
   }
-  // It may have stopped reading, or handed over to another protocol, which is asked when the descriptor is looked at next.
+  // It may have stopped reading, or handed over to another protocol, which is asked when the descriptor is looked at
+  // next.
   if (!is_reading() || protocol_.get() != protocol) return;
   const int64_t result = DeviceReceive(buffer);
   if (result <= 0) return OnNothingReceived(result);
@@ -331,7 +332,8 @@ void ByteTransport::Writev(absl::Span<const absl::Span<const char>> pieces) {
       rest.front().iov_len -= static_cast<size_t>(sent);
     }
   }
-  for (const iovec& piece : rest) buffer_.Append(absl::MakeConstSpan(static_cast<char*>(piece.iov_base), piece.iov_len));
+  for (const iovec& piece : rest)
+    buffer_.Append(absl::MakeConstSpan(static_cast<char*>(piece.iov_base), piece.iov_len));
   for (; next < pieces.size(); ++next) buffer_.Append(pieces[next]);
   if (buffer_.empty()) return;
   was_empty ? BufferedSome() : MaybePause();

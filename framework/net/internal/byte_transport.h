@@ -1,7 +1,8 @@
 // ByteTransport: the rules of a byte stream (CONTRACT.md, sections 10 to 13), over a device that sends and receives.
 //
-// Sockets (stream_transport.h) and pairs over memory (memory_transport.h) are devices; what users may rely on is written
-// here once. A device behaves as a non-blocking socket does, and reports readiness level-triggered through OnReady.
+// Sockets (stream_transport.h) and pairs over memory (memory_transport.h) are devices; what users may rely on is
+// written here once. A device behaves as a non-blocking socket does, and reports readiness level-triggered through
+// OnReady.
 //
 // Life:      made -> Start (ConnectionMade is queued) -> ... -> ending (ConnectionLost is queued) -> lost -> destroyed
 // Invariants: 1. Bytes are in `buffer_` only while the device takes no more; then it is watched for writing.

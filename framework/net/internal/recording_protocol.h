@@ -1,4 +1,5 @@
-// RecordingProtocol: writes down what it is told, and does what a test tells it to do then. For the tests of this folder.
+// RecordingProtocol: writes down what it is told, and does what a test tells it to do then. For the tests of this
+// folder.
 //
 //   Recording a;
 //   auto protocol = a.NewProtocol();         // owned by a transport soon

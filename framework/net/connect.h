@@ -1,0 +1,77 @@
+// CreateConnection: connects to an address and makes a transport and a protocol for it.
+//
+// For byte protocols, as asyncio's. A service of protobuf types is called through a Channel (service/channel.h).
+//
+//   auto connected = co_await troupe::CreateConnection(loop, [] { return std::make_unique<Client>(); },
+//                                                      {.target = "[::1]:7000"});
+//   CO_RETURN_IF_ERROR(connected.status());
+//   connected->protocol->Ask("...");          // a Client&; lives as long as connected->transport
+//
+// Threading: the loop's. Cancelling gives up and closes what was open.
+#ifndef TROUPE_NET_CONNECT_H_
+#define TROUPE_NET_CONNECT_H_
+
+#include <memory>
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "troupe/async/task.h"
+#include "troupe/base/socket_address.h"
+#include "troupe/loop/event_loop.h"
+#include "troupe/net/protocol.h"
+#include "troupe/net/transport.h"
+
+namespace troupe {
+
+// Where to. One of `target`, `host` with `port`, `address`.
+struct ConnectOptions {
+  // "localhost:7000", "[::1]:7000", "unix:/run/kv.sock", "unix-abstract:kv"
+  absl::string_view target = {};
+  absl::string_view host = {};
+  absl::string_view port = {};  // a number or a service's name
+  std::optional<SocketAddress> address = std::nullopt;
+  // AF_INET or AF_INET6 to leave out the other one's addresses.
+  int family = 0;
+  // Where from.
+  std::optional<SocketAddress> local_address = std::nullopt;
+};
+static_assert(std::is_trivially_destructible_v<ConnectOptions>);
+
+// `protocol` belongs to `transport`.
+template <class P = BaseProtocol>
+struct Connected {
+  TransportPtr transport;
+  P* protocol = nullptr;
+};
+
+namespace internal {
+
+Task<absl::StatusOr<Connected<>>> Connect(EventLoop& loop, ProtocolFactory factory, const ConnectOptions& options);
+
+template <class P>
+Task<absl::StatusOr<Connected<P>>> ConnectTyped(Task<absl::StatusOr<Connected<>>> connecting) {
+  absl::StatusOr<Connected<>> connected = co_await std::move(connecting);
+  if (!connected.ok()) co_return connected.status();
+  auto* protocol = static_cast<P*>(connected->protocol);
+  Connected<P> typed{std::move(connected->transport), protocol};
+  co_return typed;
+}
+
+}  // namespace internal
+
+// Tries the addresses in the resolver's order; `factory` (which returns a unique_ptr to a protocol) is called once one
+// has been reached. On return ConnectionMade has been called (C-CON-07). INVALID_ARGUMENT: the options make no sense;
+// NOT_FOUND: no such host; otherwise the system's error, or "Multiple exceptions: ..." when addresses failed
+// differently (C-CON-04). What the factory throws passes through. The options are copied before this returns.
+template <class Factory>
+auto CreateConnection(EventLoop& loop, Factory factory, const ConnectOptions& options) {
+  using P = typename std::invoke_result_t<Factory&>::element_type;
+  return internal::ConnectTyped<P>(internal::Connect(loop, ProtocolFactory(std::move(factory)), options));
+}
+
+}  // namespace troupe
+
+#endif  // TROUPE_NET_CONNECT_H_

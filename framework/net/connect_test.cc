@@ -1,0 +1,306 @@
+// Connecting and resolving, in virtual time. Numbers in comments are those of the contract's rules.
+#include "troupe/net/connect.h"
+
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "troupe/async/task.h"
+#include "troupe/base/errors.h"
+#include "troupe/base/os_error.h"
+#include "troupe/net/internal/recording_protocol.h"
+#include "troupe/net/resolve.h"
+#include "troupe/net/stream_server.h"
+#include "troupe/testing/sim/sim_os.h"
+
+namespace troupe {
+namespace {
+
+using internal::Recording;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+SocketAddress Address(const char* text) { return *SocketAddress::Parse(text); }
+
+class ConnectTest : public ::testing::Test {
+ protected:
+  ~ConnectTest() override {
+    server_.reset();
+    Settle();
+    loop_.Close();
+    EXPECT_THAT(os_.OpenDescriptors(), IsEmpty());
+    EXPECT_EQ(client_.alive, 0);
+  }
+  void Settle() {
+    try {
+      loop_.RunForever();
+      FAIL() << "the loop stopped";
+    } catch (const InvalidState& stalled) {
+      ASSERT_THAT(stalled.what(), HasSubstr("nothing is left"));
+    }
+  }
+  void Serve(std::vector<std::string> listen) {
+    StreamServerOptions options;
+    options.listen = std::move(listen);
+    auto made = loop_.RunUntilComplete(CreateServer(loop_, [this] { return served_.NewProtocol(); }, options));
+    ASSERT_TRUE(made.ok()) << made.status();
+    server_ = *std::move(made);
+  }
+  Task<absl::StatusOr<Connected<>>> Connecting(const ConnectOptions& options) {
+    return CreateConnection(
+        loop_,
+        [this] {
+          ++factory_calls_;
+          return client_.NewProtocol();
+        },
+        options);
+  }
+  absl::StatusOr<Connected<>> Connect(const ConnectOptions& options) {
+    return loop_.RunUntilComplete(Connecting(options));
+  }
+  // How often `operation` was asked for while `f` ran.
+  template <class F>
+  int Count(const char* operation, F&& f) {
+    int count = 0;
+    os_.SetFault([&](absl::string_view called, int) {
+      count += called == operation ? 1 : 0;
+      return 0;
+    });
+    f();
+    os_.SetFault(nullptr);
+    return count;
+  }
+
+  testing::SimOs os_;
+  EventLoop loop_{os_};
+  Recording served_, client_;
+  int factory_calls_ = 0;
+  std::unique_ptr<StreamServer> server_;
+};
+
+TEST_F(ConnectTest, EveryFormOfTargetConnects) {
+  Serve({"127.0.0.1:7000", "[::1]:7000", "unix:/run/s", "unix-abstract:s"});
+  os_.kernel().SetName("kv.test", {Address("127.0.0.1:0")});
+  for (const char* target :
+       {"127.0.0.1:7000", "[::1]:7000", "localhost:7000", "kv.test:7000", "unix:/run/s", "unix-abstract:s"}) {
+    EXPECT_TRUE(Connect({.target = target}).ok()) << target;
+  }
+  EXPECT_TRUE(Connect({.host = "localhost", .port = "7000"}).ok());
+  EXPECT_TRUE(Connect({.address = Address("[::1]:7000")}).ok());
+  EXPECT_EQ(client_.Count("made"), 8u);
+}
+
+struct Typed : Protocol {
+  void DataReceived(absl::Span<const char>) override {}
+  int mine = 5;
+};
+
+// The samples' way of writing it, in a coroutine.
+Task<int> ConnectTyped(EventLoop& loop) {
+  auto connected = co_await CreateConnection(loop, [] { return std::make_unique<Typed>(); }, {.target = "[::1]:7000"});
+  if (!connected.ok()) co_return -1;
+  connected->transport->Close();
+  const int mine = connected->protocol->mine;
+  co_await connected->transport->Closed();
+  co_return mine;
+}
+
+TEST_F(ConnectTest, TheProtocolComesBackWithItsOwnType) {
+  Serve({"[::1]:7000"});
+  EXPECT_EQ(loop_.RunUntilComplete(ConnectTyped(loop_)), 5);
+}
+
+// C-CON-07
+TEST_F(ConnectTest, OnReturnConnectionMadeHasBeenCalled) {
+  Serve({"127.0.0.1:7000"});
+  const absl::StatusOr<Connected<>> connected = Connect({.target = "127.0.0.1:7000"});
+  EXPECT_THAT(client_.log, ElementsAre("made"));
+  EXPECT_EQ(connected->protocol, &connected->transport->protocol());
+}
+
+// C-CON-02
+TEST_F(ConnectTest, OptionsThatMakeNoSenseAreRefused) {
+  const ConnectOptions wrong[] = {
+      {},
+      {.target = "localhost:1", .host = "localhost"},
+      {.target = "localhost:1", .address = Address("127.0.0.1:1")},
+      {.host = "localhost"},
+      {.target = "localhost:"},
+      {.target = "localhost"},
+      {.target = "::1:7000"},
+      {.target = "unix:"},
+      {.target = "127.0.0.1:65536"},
+  };
+  for (const ConnectOptions& options : wrong) {
+    EXPECT_EQ(Connect(options).status().code(), absl::StatusCode::kInvalidArgument) << options.target;
+  }
+  EXPECT_EQ(factory_calls_, 0);
+}
+
+// C-CON-03
+TEST_F(ConnectTest, AddressesAreTriedInOrderAndTheFirstThatAnswersWins) {
+  Serve({"127.0.0.3:7000", "127.0.0.4:7000"});
+  os_.kernel().SetName("many.test", {Address("127.0.0.2:0"), Address("127.0.0.3:0"), Address("127.0.0.4:0")});
+  int connects = 0;
+  connects = Count("Connect", [&] {
+    absl::StatusOr<Connected<>> connected = Connect({.target = "many.test:7000"});
+    ASSERT_TRUE(connected.ok()) << connected.status();
+    EXPECT_EQ(connected->transport->peer(), Address("127.0.0.3:7000"));
+    connected->transport->Close();
+  });
+  EXPECT_EQ(connects, 2);
+  EXPECT_EQ(factory_calls_, 1);
+}
+
+// C-CON-04
+TEST_F(ConnectTest, OneErrorIsItself) {
+  const absl::Status status = Connect({.target = "127.0.0.1:7999"}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(status.message(), "connect 127.0.0.1:7999: Connection refused");
+  EXPECT_EQ(ErrnoOf(status), ECONNREFUSED);
+}
+
+// C-CON-04
+TEST_F(ConnectTest, SeveralErrorsAreListed) {
+  os_.kernel().SetName("many.test", {Address("127.0.0.2:0"), Address("127.0.0.3:0")});
+  const absl::Status status = Connect({.target = "many.test:7999"}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(status.message(),
+            "Multiple exceptions: connect 127.0.0.2:7999: Connection refused, "
+            "connect 127.0.0.3:7999: Connection refused");
+}
+
+// C-CON-04
+TEST_F(ConnectTest, ErrorsWithEqualTextAreOne) {
+  os_.kernel().SetName("twice.test", {Address("127.0.0.2:0"), Address("127.0.0.2:0")});
+  const absl::Status status = Connect({.target = "twice.test:7999"}).status();
+  EXPECT_EQ(status.message(), "connect 127.0.0.2:7999: Connection refused");
+}
+
+TEST_F(ConnectTest, WhatTheResolverSaysComesThrough) {
+  EXPECT_EQ(Connect({.target = "nowhere.test:1"}).status().code(), absl::StatusCode::kNotFound);
+  os_.kernel().SetNameError("broken.test", absl::UnavailableError("no name server answers"));
+  EXPECT_EQ(Connect({.target = "broken.test:1"}).status(), absl::UnavailableError("no name server answers"));
+}
+
+TEST_F(ConnectTest, TheLocalAddressMayBeChosen) {
+  Serve({"127.0.0.1:7000"});
+  absl::StatusOr<Connected<>> connected =
+      Connect({.target = "127.0.0.1:7000", .local_address = Address("127.0.0.1:7123")});
+  ASSERT_TRUE(connected.ok()) << connected.status();
+  EXPECT_EQ(connected->transport->local(), Address("127.0.0.1:7123"));
+  EXPECT_EQ(ErrnoOf(Connect({.target = "127.0.0.1:7000", .local_address = Address("127.0.0.1:7000")}).status()),
+            EADDRINUSE);
+}
+
+TEST_F(ConnectTest, AnErrorOfTheFactoryPassesThroughAndClosesTheSocket) {
+  Serve({"127.0.0.1:7000"});
+  const auto throws = []() -> std::unique_ptr<Typed> { throw std::runtime_error("no"); };
+  EXPECT_THROW(static_cast<void>(loop_.RunUntilComplete(CreateConnection(loop_, throws, {.target = "127.0.0.1:7000"}))),
+               std::runtime_error);
+  const auto null = []() -> std::unique_ptr<Typed> { return nullptr; };
+  EXPECT_THROW(static_cast<void>(loop_.RunUntilComplete(CreateConnection(loop_, null, {.target = "127.0.0.1:7000"}))),
+               InvalidState);
+}
+
+TEST_F(ConnectTest, AConnectionMadeThatThrowsFailsTheConnect) {
+  Serve({"127.0.0.1:7000"});
+  loop_.SetExceptionHandler([](EventLoop&, const ExceptionContext&) {});
+  client_.on_made = [](Transport&) { throw StatusError(absl::PermissionDeniedError("not you")); };
+  EXPECT_EQ(Connect({.target = "127.0.0.1:7000"}).status(), absl::PermissionDeniedError("not you"));
+  Settle();
+  EXPECT_THAT(client_.log, ElementsAre("made", "lost PERMISSION_DENIED"));
+}
+
+// Cancelled at every point of its way, it leaves nothing behind.
+TEST_F(ConnectTest, CancelledAnywhereItClosesWhatWasOpen) {
+  Serve({"127.0.0.1:7000"});
+  os_.kernel().SetName("kv.test", {Address("127.0.0.1:0")});
+  os_.kernel().SetLoopbackLink({.latency = absl::Milliseconds(1)});
+  int cancelled = 0;
+  for (int i = 0;; ++i) {
+    ASSERT_LT(i, 100);
+    const auto connecting = loop_.CreateTask(Connecting({.target = "kv.test:7000"}));
+    loop_.CallLater(i * absl::Microseconds(100), [&] { connecting.Cancel(); });
+    Settle();
+    ASSERT_TRUE(connecting.done());
+    if (!connecting.cancelled()) break;
+    ++cancelled;
+    EXPECT_EQ(client_.alive, 0);
+    EXPECT_EQ(os_.OpenDescriptors().size(), 1u) << "after " << i;  // the listener
+  }
+  EXPECT_GT(cancelled, 10);
+  // Destroyed instead of cancelled: with the loop.
+  loop_.SetExceptionHandler([](EventLoop&, const ExceptionContext&) {});
+  const auto left = loop_.CreateTask(Connecting({.target = "kv.test:7000"}));
+  loop_.RunOnceWithoutWaiting();
+}
+
+TEST_F(ConnectTest, DroppedRightAfterConnectingBothEndsAreToldOnce) {
+  Serve({"127.0.0.1:7000"});
+  {
+    const absl::StatusOr<Connected<>> connected = Connect({.target = "127.0.0.1:7000"});
+  }
+  Settle();
+  EXPECT_THAT(client_.log, ElementsAre("made", "lost OK"));
+  EXPECT_THAT(served_.log, ElementsAre("made", "eof", "lost OK"));
+}
+
+// ---------------------------------------------------------------------------------------------------- names
+
+// C-DNS-01
+TEST_F(ConnectTest, NumbersSkipTheResolver) {
+  const auto resolve = [&](const char* host, const char* service) {
+    ResolveQuery query;
+    query.host = host;
+    query.service = service;
+    return loop_.RunUntilComplete(Resolve(loop_, query));
+  };
+  EXPECT_EQ(Count("Resolve",
+                  [&] {
+                    EXPECT_THAT(*resolve("1.2.3.4", "80"), ElementsAre(Address("1.2.3.4:80")));
+                    EXPECT_THAT(*resolve("::1", "80"), ElementsAre(Address("[::1]:80")));
+                    EXPECT_THAT(*resolve("1.2.3.4", ""), ElementsAre(Address("1.2.3.4:0")));
+                    EXPECT_EQ(resolve("1.2.3.4", "70000").status().code(), absl::StatusCode::kInvalidArgument);
+                  }),
+            0);
+  EXPECT_EQ(Count("Resolve", [&] { EXPECT_FALSE(resolve("1.2.3.4", "no-such-service").ok()); }), 1);
+  EXPECT_EQ(Count("Resolve", [&] { EXPECT_TRUE(resolve("localhost", "80").ok()); }), 1);
+}
+
+// C-DNS-03
+TEST_F(ConnectTest, TheLoopRunsWhileANameIsResolved) {
+  std::vector<std::string> order;
+  loop_.CallLater(absl::Microseconds(1), [&] { order.push_back("timer"); });
+  ResolveQuery query;
+  query.host = "localhost";
+  ASSERT_TRUE(loop_.RunUntilComplete(Resolve(loop_, query)).ok());
+  order.push_back("resolved");
+  EXPECT_THAT(order, ElementsAre("timer", "resolved"));
+}
+
+TEST_F(ConnectTest, HostAndPortAreSplitAtTheLastPossibleColon) {
+  const auto split = [](const char* text) {
+    const absl::StatusOr<HostPort> parts = SplitHostPort(text);
+    return parts.ok() ? absl::StrCat(parts->host, "|", parts->port) : "refused";
+  };
+  EXPECT_EQ(split("a.b:80"), "a.b|80");
+  EXPECT_EQ(split("[::1]:http"), "::1|http");
+  EXPECT_EQ(split(":80"), "|80");
+  EXPECT_EQ(split("a:"), "a|");
+  EXPECT_EQ(split("a"), "refused");
+  EXPECT_EQ(split(""), "refused");
+  EXPECT_EQ(split("::1:80"), "refused");
+  EXPECT_EQ(split("[::1]80"), "refused");
+}
+
+}  // namespace
+}  // namespace troupe

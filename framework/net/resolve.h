@@ -1,0 +1,37 @@
+// Resolve: the addresses of a host and service, without blocking the loop.
+//
+// Numbers are answered at once and never reach the resolver (C-DNS-01). Everything else is asked on the loop's resolver
+// thread, which is its own, so that neither a slow name server nor a busy executor stops the other (C-DNS-03).
+//
+// Threading: the loop's.
+#ifndef TROUPE_NET_RESOLVE_H_
+#define TROUPE_NET_RESOLVE_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "troupe/async/task.h"
+#include "troupe/base/socket_address.h"
+#include "troupe/loop/event_loop.h"
+#include "troupe/os/os.h"
+
+namespace troupe {
+
+// "host" and "port" of a text, as they stand there.
+struct HostPort {
+  std::string host;  // without brackets
+  std::string port;
+};
+
+// Splits "host:port", "[v6]:port" and ":port". INVALID_ARGUMENT says what is wrong.
+absl::StatusOr<HostPort> SplitHostPort(absl::string_view text);
+
+// In the order of preference, never empty; NOT_FOUND where there is no such host. Copies `query` before it returns, but
+// name it first: BAZEL.md, section 4. Cancelling abandons the question.
+Task<absl::StatusOr<std::vector<SocketAddress>>> Resolve(EventLoop& loop, const ResolveQuery& query);
+
+}  // namespace troupe
+
+#endif  // TROUPE_NET_RESOLVE_H_

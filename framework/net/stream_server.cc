@@ -1,0 +1,351 @@
+#include "troupe/net/stream_server.h"
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/time.h"
+#include "glog/logging.h"
+#include "troupe/async/sleep.h"
+#include "troupe/base/errors.h"
+#include "troupe/base/os_error.h"
+#include "troupe/base/status_macros.h"
+#include "troupe/loop/exception_context.h"
+#include "troupe/loop/fd_watcher.h"
+#include "troupe/net/resolve.h"
+#include "troupe/net/stream_transport.h"
+#include "troupe/os/os.h"
+
+namespace troupe {
+namespace {
+
+// asyncio's ACCEPT_RETRY_DELAY.
+constexpr absl::Duration kAcceptRetryDelay = absl::Seconds(1);
+// Descriptors that connections leave to listeners, files, resolvers, logs.
+constexpr int64_t kDescriptorsReserved = 64;
+
+size_t DefaultConnectionsMax(Os& os) {
+  return static_cast<size_t>(std::max<int64_t>(1, os.DescriptorLimit() - kDescriptorsReserved));
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------------------------------------------- listening
+
+// One listening socket. Outlives its server by the callback in which that is destroyed.
+class StreamServer::Listener final : public FdWatcher {
+ public:
+  Listener(StreamServer& server, int fd, SocketAddress address)
+      : FdWatcher(server.loop_, fd), server_(&server), os_(server.loop_.os()), address_(address) {}
+  ~Listener() override { Stop(); }
+
+  // Accepts from now on, as far as the server has room.
+  absl::Status Start() {
+    listening_ = true;
+    return Update();
+  }
+  // Looks again at whether it may accept.
+  absl::Status Update() {
+    if (server_ == nullptr || !listening_) return absl::OkStatus();
+    const bool may = !backing_off_ && !server_->IsFull();
+    const int result = Watch(may ? uint32_t{kReadable} : 0);
+    return result == 0 ? absl::OkStatus() : OsError(result, absl::StrCat("watch ", address_.ToString()));
+  }
+  // The descriptor is closed when this returns.
+  void Stop() {
+    if (std::exchange(server_, nullptr) == nullptr) return;
+    retry_.Cancel();
+    Release();
+    os_.Close(fd());
+  }
+
+  const SocketAddress& address() const { return address_; }
+
+ private:
+  void OnReadable() override {
+    // At most a backlog of them, so that a flood of clients does not hold the loop (C-ACC-01).
+    for (int i = server_->backlog_; i > 0; --i) {
+      if (server_->IsFull()) {
+        server_->connections_max_hits_.Add();
+        return IgnoreError(Update());
+      }
+      SocketAddress peer;
+      const int fd = os_.Accept(FdWatcher::fd(), &peer);
+      if (fd < 0) return OnAcceptError(-fd);
+      said_ = false;
+      OnAccepted(fd, peer);
+      if (server_ == nullptr) return;
+    }
+  }
+  void OnWritable() override {}
+  std::string DescribeWatcher() const override { return absl::StrCat("<listener ", address_.ToString(), ">"); }
+
+  void OnAccepted(int fd, const SocketAddress& peer) {
+    // The factory may close or destroy the server, and itself with it.
+    const std::shared_ptr<ProtocolFactory> factory = server_->factory_;
+    std::unique_ptr<BaseProtocol> protocol;
+    try {
+      protocol = (*factory)();
+      if (protocol == nullptr) throw InvalidState("the protocol factory returned null");
+    } catch (...) {  // reports to the exception handler, which passes Fatal on
+      os_.Close(fd);
+      ExceptionContext context;
+      context.message = "Error on transport creation for incoming connection";
+      context.Add("socket", DescribeWatcher(), this);
+      context.Add("peer", peer.ToString());
+      return watcher_loop_.ReportCurrentException(std::move(context));
+    }
+    if (server_ == nullptr) {
+      os_.Close(fd);
+    } else {
+      server_->AddConnection(fd, peer, std::move(protocol));
+    }
+  }
+  void OnAcceptError(int error) {
+    if (error == EAGAIN || error == EINTR || error == ECONNABORTED) return;
+    // EMFILE, ENFILE, ENOBUFS, ENOMEM (C-ACC-02); what else there may be would come back at once as well.
+    backing_off_ = true;
+    server_->accept_pauses_.Add();
+    IgnoreError(Update());
+    retry_ = watcher_loop_.CallLater(kAcceptRetryDelay, [this] {
+      backing_off_ = false;
+      IgnoreError(Update());
+    });
+    if (std::exchange(said_, true)) return;  // once, until a connection has been accepted again
+    ExceptionContext context;
+    context.message = "socket.accept() out of system resource";
+    context.status = OsError(error, absl::StrCat("accept ", address_.ToString()));
+    context.Add("socket", DescribeWatcher(), this);
+    context.Add("server", server_->DebugString(), server_);
+    watcher_loop_.CallExceptionHandler(context);
+  }
+  static void IgnoreError(const absl::Status& status) { LOG_IF(ERROR, !status.ok()) << status; }
+
+  StreamServer* server_;  // null once stopped
+  Os& os_;
+  const SocketAddress address_;
+  bool listening_ = false;
+  bool backing_off_ = false;
+  bool said_ = false;
+  TimerHandle retry_;
+};
+
+StreamServer::StreamServer(EventLoop& loop, ProtocolFactory factory, const StreamServerOptions& options)
+    : loop_(loop),
+      factory_(std::make_shared<ProtocolFactory>(std::move(factory))),
+      backlog_(options.backlog),
+      reuse_address_(options.reuse_address),
+      reuse_port_(options.reuse_port),
+      connections_max_(options.connections_max != 0 ? options.connections_max : DefaultConnectionsMax(loop.os())) {}
+
+StreamServer::~StreamServer() {
+  Close();
+  while (!connections_.empty()) {
+    internal::ByteTransport& transport = connections_.PopFront();
+    transport.Abort();
+    TransportPtr dropped(&transport);
+  }
+  connections_count_ = 0;
+  CheckClosed();
+}
+
+absl::Status StreamServer::Bind(const SocketAddress& address) {
+  Os& os = loop_.os();
+  const bool unix_socket = address.family() == AF_UNIX;
+  if (const std::string path = address.unix_path(); !path.empty() && os.IsSocketFile(path)) {
+    // A stale file is in the way of bind(2); that of a server which still listens stays (C-CSV-11).
+    const int probe = os.Socket(AF_UNIX, SOCK_STREAM);
+    if (probe < 0) return OsError(probe, "socket");
+    const int connected = os.Connect(probe, address);
+    os.Close(probe);
+    if (connected == -ECONNREFUSED) os.Unlink(path);
+  }
+  const int fd = os.Socket(address.family(), SOCK_STREAM);
+  if (fd < 0) return OsError(fd, absl::StrCat("socket for ", address.ToString()));
+  absl::Cleanup close = [&] { os.Close(fd); };
+  const auto set = [&](int level, int name) { return os.SetSocketOption(fd, level, name, 1); };
+  if (!unix_socket) {
+    if (reuse_address_) set(SOL_SOCKET, SO_REUSEADDR);
+    if (reuse_port_ && set(SOL_SOCKET, SO_REUSEPORT) != 0) {
+      return absl::InvalidArgumentError("reuse_port is not supported by the system");
+    }
+  }
+  // One port can serve both families with two sockets (C-CSV-08).
+  if (address.family() == AF_INET6) set(IPPROTO_IPV6, IPV6_V6ONLY);
+  if (const int result = os.Bind(fd, address); result != 0) {
+    return OsError(result, result == -EADDRINUSE && unix_socket
+                               ? absl::StrCat("Address ", address.ToString(), " is already in use")
+                               : absl::StrCat("error while attempting to bind on address ", address.ToString()));
+  }
+  SocketAddress bound = address;
+  if (const int result = os.LocalAddress(fd, &bound); result != 0) return OsError(result, "getsockname");
+  std::move(close).Cancel();
+  listeners_.push_back(std::make_unique<Listener>(*this, fd, bound));
+  addresses_.push_back(bound);
+  return absl::OkStatus();
+}
+
+absl::Status StreamServer::Listen() {
+  if (serving_) return absl::OkStatus();
+  for (const auto& listener : listeners_) {
+    if (const int result = loop_.os().Listen(listener->fd(), backlog_); result != 0) {
+      return OsError(result, absl::StrCat("listen on ", listener->address().ToString()));
+    }
+    RETURN_IF_ERROR(listener->Start());
+  }
+  serving_ = true;
+  return absl::OkStatus();
+}
+
+Task<absl::Status> StreamServer::StartServing() {
+  if (closed_) throw InvalidState(absl::StrCat("server ", DebugString(), " is closed"));
+  CO_RETURN_IF_ERROR(Listen());
+  co_await Sleep(absl::ZeroDuration());
+  co_return absl::OkStatus();
+}
+
+void StreamServer::AddConnection(int fd, const SocketAddress& peer, std::unique_ptr<BaseProtocol> protocol) {
+  accepted_.Add();
+  auto* transport = new internal::StreamTransport(loop_, fd, std::move(protocol), &peer);
+  transport->set_owner(this);
+  connections_.PushBack(*transport);
+  ++connections_count_;
+  transport->Start();
+}
+
+void StreamServer::OnTransportLost(internal::ByteTransport& transport) {
+  static_cast<ListNode<internal::TransportOwner>&>(transport).Unlink();
+  const bool was_full = IsFull();
+  --connections_count_;
+  TransportPtr dropped(&transport);
+  if (was_full) {
+    for (const auto& listener : listeners_) LOG_IF(ERROR, !listener->Update().ok());
+  }
+  CheckClosed();
+}
+
+// ---------------------------------------------------------------------------------------------------- the end
+
+void StreamServer::Close() {
+  if (closed_) return;
+  closed_ = true;
+  serving_ = false;
+  for (auto& listener : listeners_) {
+    listener->Stop();
+    // It may be accepting at this moment.
+    if (!loop_.IsClosed()) loop_.DeleteLater(std::move(listener));
+  }
+  listeners_.clear();
+  CheckClosed();
+}
+
+void StreamServer::CloseConnections() {
+  for (internal::ByteTransport& transport : connections_) transport.Close();
+}
+
+void StreamServer::AbortConnections() {
+  for (internal::ByteTransport& transport : connections_) transport.Abort();
+}
+
+void StreamServer::CheckClosed() {
+  if (closed_ && connections_count_ == 0 && !ended_.happened()) ended_.Happen();
+}
+
+Task<void> StreamServer::WaitClosed() { co_await ended_.Wait("StreamServer::WaitClosed"); }
+
+Task<absl::Status> StreamServer::ServeForever() {
+  if (served_forever_) {
+    throw InvalidState(absl::StrCat("server ", DebugString(), " is already being awaited on ServeForever()"));
+  }
+  if (closed_) throw InvalidState(absl::StrCat("server ", DebugString(), " is closed"));
+  CO_RETURN_IF_ERROR(Listen());
+  served_forever_ = true;
+  const absl::Cleanup done = [this] { served_forever_ = false; };
+  bool cancelled = false;
+  try {
+    co_await ended_.Wait("StreamServer::ServeForever");
+  } catch (const Cancelled&) {
+    cancelled = true;
+  }
+  if (!cancelled) co_return absl::OkStatus();
+  Close();
+  co_await ended_.Wait("StreamServer::ServeForever, cancelled");
+  throw Cancelled();
+}
+
+std::vector<int> StreamServer::sockets() const {
+  std::vector<int> descriptors;
+  for (const auto& listener : listeners_) descriptors.push_back(listener->fd());
+  return descriptors;
+}
+
+std::string StreamServer::DebugString() const {
+  const std::string where = absl::StrJoin(addresses_, " ", [](std::string* out, const SocketAddress& address) {
+    absl::StrAppend(out, address.ToString());
+  });
+  return absl::StrCat("<StreamServer ", where,
+                      closed_    ? " closed"
+                      : serving_ ? " serving"
+                                 : "",
+                      " connections=", connections_count_, ">");
+}
+
+// ---------------------------------------------------------------------------------------------------- making
+
+Task<absl::StatusOr<std::unique_ptr<StreamServer>>> BuildServer(EventLoop& loop, ProtocolFactory factory,
+                                                                StreamServerOptions options) {
+  if (options.listen.empty()) co_return absl::InvalidArgumentError("no address to listen on was specified");
+  if (options.backlog < 1) {
+    co_return absl::InvalidArgumentError(absl::StrCat("backlog must be at least 1, got ", options.backlog));
+  }
+  std::vector<SocketAddress> addresses;
+  for (const std::string& text : options.listen) {
+    std::vector<SocketAddress> found;
+    if (absl::StartsWith(text, "unix:") || absl::StartsWith(text, "unix-abstract:")) {
+      CO_ASSIGN_OR_RETURN(const SocketAddress address, SocketAddress::Parse(text));
+      found.push_back(address);
+    } else {
+      CO_ASSIGN_OR_RETURN(HostPort where, SplitHostPort(text));
+      ResolveQuery query;
+      query.host = std::move(where.host);
+      query.service = std::move(where.port);
+      query.passive = true;
+      CO_ASSIGN_OR_RETURN(found, co_await Resolve(loop, query));
+    }
+    for (const SocketAddress& address : found) {
+      if (std::find(addresses.begin(), addresses.end(), address) == addresses.end()) addresses.push_back(address);
+    }
+  }
+  std::unique_ptr<StreamServer> server(new StreamServer(loop, std::move(factory), options));
+  absl::Status skipped;
+  for (const SocketAddress& address : addresses) {
+    const absl::Status bound = server->Bind(address);
+    const int error = ErrnoOf(bound);
+    if (error == EAFNOSUPPORT || (error == EADDRNOTAVAIL && address.is_ip() && addresses.size() > 1)) {
+      // The system does not have this family (C-CSV-06).
+      LOG_IF(INFO, loop.debug()) << "CreateServer() skips " << address.ToString() << ": " << bound;
+      skipped.Update(bound);
+      continue;
+    }
+    CO_RETURN_IF_ERROR(bound);
+  }
+  if (server->sockets().empty()) co_return skipped;
+  if (options.start_serving) {
+    CO_RETURN_IF_ERROR(co_await server->StartServing());
+  }
+  co_return server;
+}
+
+Task<absl::StatusOr<std::unique_ptr<StreamServer>>> CreateServer(EventLoop& loop, ProtocolFactory factory,
+                                                                 const StreamServerOptions& options) {
+  return BuildServer(loop, std::move(factory), options);
+}
+
+}  // namespace troupe
