@@ -22,8 +22,8 @@ class Actor {
 
   // The connection is there, its handshake done and its wire known; no call has been made yet.
   virtual void ConnectionMade(Connection& /*connection*/) {}
-  // The peer sends no more. True keeps the connection open for what we send; false (the default) closes it once the calls
-  // in flight have been answered.
+  // The peer sends no more, and most likely is gone. False (the default) closes the connection: calls in flight are
+  // cancelled. True keeps it open for what we still send, until a write fails or the connection is closed.
   virtual bool EofReceived() { return false; }
   // More than the high mark waits to be sent to a peer that does not read; writers wait by themselves.
   virtual void PauseWriting() {}

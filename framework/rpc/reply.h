@@ -27,7 +27,7 @@ class ReplyLeaf final : public EndLeaf {
   using EndLeaf::EndLeaf;
   absl::StatusOr<T> await_resume() {
     Resumed();
-    absl::StatusOr<T> reply{std::in_place};
+    absl::StatusOr<T> reply = T();
     absl::Status status = call_->TakeReply(*reply);
     if (!status.ok()) reply = std::move(status);
     return reply;

@@ -189,7 +189,7 @@ void PrintActorClass(const Service& service, pb::io::Printer& printer) {
   }
   printer.Print(
       variables,
-      R"(  // The peer sends no more. True keeps our side open; false closes the connection when what runs has been answered.
+      R"(  // The peer sends no more. True keeps our side open; false closes the connection and cancels what runs.
   bool EofReceived() override { return ::troupe::Actor::EofReceived(); }
 
   // The peer reads slower than we write: unsent output has passed the high mark.

@@ -52,6 +52,29 @@ void ClientCall::OnBadMessage() {
   status_ = why;
 }
 
+namespace {
+
+class NoCall final : public ClientCall {
+ public:
+  NoCall(EventLoop& loop, const MethodInfo& method, const absl::Status& status) : ClientCall(loop, method) {
+    DeliverEnd(status, {});
+  }
+  bool Send(const google::protobuf::MessageLite&) override { return false; }
+  void HalfClose() override {}
+
+ private:
+  void OnUnreferenced() override { delete this; }
+  void Consumed(size_t) override {}
+  void SendCancel(const absl::Status&) override {}
+  bool IsBlocked() const override { return false; }
+};
+
+}  // namespace
+
+ClientCallRef FailedCall(EventLoop& loop, const MethodInfo& method, const absl::Status& status) {
+  return ClientCallRef(new NoCall(loop, method, status));
+}
+
 std::string EndLeaf::DescribeWait() const { return absl::StrCat("the end of the call ", call_->method().path); }
 
 }  // namespace troupe::internal

@@ -69,6 +69,9 @@ class ClientCallRef : public CoreRef<ClientCall> {
   CoreRef<CallCore> core() const { return CoreRef<CallCore>::Share(*get()); }
 };
 
+// A call that cannot be made: it has ended with `status`.
+ClientCallRef FailedCall(EventLoop& loop, const MethodInfo& method, const absl::Status& status);
+
 // Waits for the end of a call.
 class EndLeaf : public Leaf, public ListNode<> {
  public:

@@ -132,6 +132,13 @@ void ServerCall::EndEarly(const absl::Status& status) {
   Cancel();
 }
 
+void ServerCall::DestroyHandler() {
+  if (!handler_runs_) return;
+  DestroyChain();
+  handler_runs_ = false;
+  OnHandlerEnded();
+}
+
 void ServerCall::OnBadMessage() {
   EndEarly(absl::InternalError(absl::StrCat(method().path, ": a request does not parse")));
 }

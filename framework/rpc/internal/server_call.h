@@ -65,6 +65,8 @@ class ServerCall : public CallCore, public Call, public Root {
   // Ends the call for the peer although the handler still runs; the handler gets Cancelled.
   void EndEarly(const absl::Status& status);
   bool handler_runs() const { return handler_runs_; }
+  // Destroys a suspended handler where it stands. REQUIRES: PeerGone().
+  void DestroyHandler();
 
   // Sends status and trailers, with `response` if there is one. Called once, unless the peer was gone before.
   virtual void SendOutcome(const absl::Status& status, const google::protobuf::MessageLite* response) = 0;

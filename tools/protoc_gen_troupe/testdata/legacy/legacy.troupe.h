@@ -38,7 +38,7 @@ class LegacyActor : public ::troupe::Actor {
   virtual ::troupe::Task<::absl::Status> Walk(
       const ::Question_Part& request, ::troupe::Writer<::moved::Message> responses, ::troupe::Call& call);
 
-  // The peer sends no more. True keeps our side open; false closes the connection when what runs has been answered.
+  // The peer sends no more. True keeps our side open; false closes the connection and cancels what runs.
   bool EofReceived() override { return ::troupe::Actor::EofReceived(); }
 
   // The peer reads slower than we write: unsent output has passed the high mark.

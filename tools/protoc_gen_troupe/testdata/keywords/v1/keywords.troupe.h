@@ -157,7 +157,7 @@ class switchActor : public ::troupe::Actor {
   virtual ::troupe::Task<::absl::Status> final(
       const ::keywords::v1::union_& request, ::keywords::v1::union_& response, ::troupe::Call& call);
 
-  // The peer sends no more. True keeps our side open; false closes the connection when what runs has been answered.
+  // The peer sends no more. True keeps our side open; false closes the connection and cancels what runs.
   bool EofReceived() override { return ::troupe::Actor::EofReceived(); }
 
   // The peer reads slower than we write: unsent output has passed the high mark.

@@ -79,7 +79,7 @@ class LibraryActor : public ::troupe::Actor {
   virtual ::troupe::Task<::absl::Status> Logout(
       const ::google::protobuf::Empty& request, ::google::protobuf::Empty& response, ::troupe::Call& call);
 
-  // The peer sends no more. True keeps our side open; false closes the connection when what runs has been answered.
+  // The peer sends no more. True keeps our side open; false closes the connection and cancels what runs.
   bool EofReceived() override { return ::troupe::Actor::EofReceived(); }
 
   // The peer reads slower than we write: unsent output has passed the high mark.
@@ -180,7 +180,7 @@ class ReservedActor : public ::troupe::Actor {
   // The first callback, before any rpc. The connection outlives the actor.
   void ConnectionMade(::troupe::Connection& connection) override { ::troupe::Actor::ConnectionMade(connection); }
 
-  // The peer sends no more. True keeps our side open; false closes the connection when what runs has been answered.
+  // The peer sends no more. True keeps our side open; false closes the connection and cancels what runs.
   bool EofReceived() override { return ::troupe::Actor::EofReceived(); }
 
   // The peer reads slower than we write: unsent output has passed the high mark.
@@ -251,7 +251,7 @@ class OldActor : public ::troupe::Actor {
   virtual ::troupe::Task<::absl::Status> Find(
       const ::library::v1::Outer_Inner_Key& request, ::library::v1::Book& response, ::troupe::Call& call);
 
-  // The peer sends no more. True keeps our side open; false closes the connection when what runs has been answered.
+  // The peer sends no more. True keeps our side open; false closes the connection and cancels what runs.
   bool EofReceived() override { return ::troupe::Actor::EofReceived(); }
 
   // The peer reads slower than we write: unsent output has passed the high mark.

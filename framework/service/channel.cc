@@ -1,0 +1,160 @@
+#include "troupe/service/channel.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "troupe/async/task.h"
+#include "troupe/net/connect.h"
+#include "troupe/net/transport.h"
+#include "troupe/rpc/internal/client_call.h"
+
+namespace troupe {
+namespace {
+
+// The target as CreateConnection wants it: "host:port" or "unix:..." forms.
+absl::StatusOr<std::string> ParseTarget(absl::string_view target) {
+  absl::string_view rest = target;
+  absl::ConsumePrefix(&rest, "troupe+");
+  if (absl::StartsWith(rest, "unix-abstract:")) return std::string(rest);
+  if (absl::ConsumePrefix(&rest, "unix://")) return absl::StrCat("unix:", rest);
+  if (absl::StartsWith(rest, "unix:")) return std::string(rest);
+  if (absl::ConsumePrefix(&rest, "ipv4:") || absl::ConsumePrefix(&rest, "ipv6:")) {
+    // One address; several come with balancing.
+  } else if (absl::ConsumePrefix(&rest, "dns:")) {
+    if (absl::ConsumePrefix(&rest, "//")) {
+      const size_t slash = rest.find('/');
+      if (slash == absl::string_view::npos) {
+        return absl::InvalidArgumentError(absl::StrCat("target \"", target, "\": wanted dns:///host:port"));
+      }
+      if (slash != 0) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("target \"", target, "\": a DNS server in the target is not supported"));
+      }
+      rest.remove_prefix(1);
+    }
+  } else if (absl::StrContains(rest, "://")) {
+    return absl::InvalidArgumentError(absl::StrCat("target \"", target, "\": unknown scheme"));
+  }
+  const size_t colon = rest.rfind(':');
+  if (colon == absl::string_view::npos || colon == 0 || colon + 1 == rest.size() || absl::StrContains(rest, "/")) {
+    return absl::InvalidArgumentError(absl::StrCat("target \"", target, "\": wanted host:port"));
+  }
+  return std::string(rest);
+}
+
+}  // namespace
+
+Channel::Channel(EventLoop& loop, std::string target, ChannelOptions options)
+    : loop_(loop), target_(std::move(target)), options_(options) {
+  absl::StatusOr<std::string> address = ParseTarget(target_);
+  if (address.ok()) {
+    address_ = *std::move(address);
+  } else {
+    bad_target_ = address.status();
+  }
+  session_options_.codec.message_bytes_max = options_.message_bytes_max;
+  session_options_.codec.call_credit_bytes = options_.call_credit_bytes;
+  session_options_.codec.connection_credit_bytes = options_.connection_credit_bytes;
+  session_options_.calls_waiting_max = options_.calls_waiting_max;
+}
+
+// One connection and the attempt to make it.
+struct Channel::Link {
+  // What the attempt and the channel share: the attempt may outlive the link by the iteration in which it is cancelled.
+  struct Attempt {
+    Link* link;  // null: nobody wants the connection any more
+  };
+
+  Link(Channel& owner, EventLoop& loop)
+      : channel(owner), session(loop, Session::Role::kClient, owner.session_options_, nullptr, owner.counters_) {
+    session.set_on_ended([this](Session&) { channel.OnLinkEnded(*this); });
+    attempt->link = this;
+    connecting = loop.CreateTask(Connect(loop, owner.address_, attempt), "connect");
+    timeout = loop.CallLater(owner.options_.connect_timeout, [this] {
+      connecting.Cancel();
+      Failed("no answer in time");
+    });
+  }
+  ~Link() {
+    attempt->link = nullptr;
+    timeout.Cancel();
+    connecting.Cancel();
+  }
+
+  void Failed(absl::string_view why) {
+    session.Fail(absl::UnavailableError(absl::StrCat("cannot connect to ", channel.target_, ": ", why)));
+  }
+  static Task<void> Connect(EventLoop& loop, std::string address, std::shared_ptr<Attempt> attempt);
+
+  Channel& channel;
+  TransportPtr transport;  // outlives the session, which uses it
+  Session session;
+  std::shared_ptr<Attempt> attempt = std::make_shared<Attempt>();
+  TaskHandle<void> connecting;
+  TimerHandle timeout;
+};
+
+Task<void> Channel::Link::Connect(EventLoop& loop, std::string address, std::shared_ptr<Attempt> attempt) {
+  ConnectOptions options;
+  options.target = address;
+  auto factory = [attempt]() -> std::unique_ptr<BaseProtocol> {
+    // Never called for a link that is gone: the attempt was cancelled with it.
+    return attempt->link->session.MakeProtocol();
+  };
+  auto connecting = CreateConnection(loop, factory, options);
+  auto made = co_await std::move(connecting);
+  Link* const link = attempt->link;
+  if (link == nullptr) co_return;
+  link->timeout.Cancel();
+  if (!made.ok()) {
+    link->Failed(made.status().message());
+    co_return;
+  }
+  ++link->channel.connections_made_;
+  link->transport = std::move(made->transport);
+}
+
+Channel::~Channel() {
+  Close();
+  link_.reset();
+  retired_.clear();
+}
+
+void Channel::Close() {
+  if (std::exchange(closed_, true)) return;
+  const absl::Status why = absl::UnavailableError("the channel is closed");
+  if (link_ != nullptr) link_->session.CloseAs(absl::OkStatus(), why);
+  for (auto& link : retired_) link->session.CloseAs(absl::OkStatus(), why);
+}
+
+Connection* Channel::connection() { return link_ == nullptr ? nullptr : &link_->session; }
+
+internal::ClientCallRef Channel::StartCall(const MethodInfo& method, const CallOptions& options,
+                                           const google::protobuf::MessageLite* message) {
+  if (closed_) return internal::FailedCall(loop_, method, absl::UnavailableError("the channel is closed"));
+  if (!bad_target_.ok()) return internal::FailedCall(loop_, method, bad_target_);
+  return UsableLink().session.StartCall(method, options, message);
+}
+
+Channel::Link& Channel::UsableLink() {
+  if (link_ != nullptr && (link_->session.draining() || link_->session.lost())) {
+    retired_.push_back(std::move(link_));
+    // It may have ended in this iteration, before its owner heard of it.
+  }
+  if (link_ == nullptr) link_ = std::make_unique<Link>(*this, loop_);
+  return *link_;
+}
+
+void Channel::OnLinkEnded(Link& link) {
+  if (link_.get() == &link) return loop_.DeleteLater(std::move(link_));
+  const auto found =
+      std::find_if(retired_.begin(), retired_.end(), [&](const auto& retired) { return retired.get() == &link; });
+  if (found == retired_.end()) return;
+  loop_.DeleteLater(std::move(*found));
+  retired_.erase(found);
+}
+
+}  // namespace troupe

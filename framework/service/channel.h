@@ -1,0 +1,85 @@
+// Channel: the way to a server: what stubs are made from.
+//
+//   Channel channel(loop, "dns:///kv.internal:7400");
+//   KeyValueStub kv(channel);
+//
+// It connects at the first call and again at the first call after a connection was lost. Calls made while it connects
+// wait; calls in flight on a connection that is lost end UNAVAILABLE.
+//
+// Targets:   "dns:///host:port", "host:port", "ipv4:127.0.0.1:7400", "ipv6:[::1]:7400", "unix:/path", "unix:///path",
+//            "unix-abstract:name"; "troupe+" before the scheme asks for the native wire.
+// Threading: the loop's.     Lifetime: calls that outlive it end UNAVAILABLE. Destroyed without Close() it drops what the
+//            peer has not taken yet.
+#ifndef TROUPE_SERVICE_CHANNEL_H_
+#define TROUPE_SERVICE_CHANNEL_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "troupe/loop/event_loop.h"
+#include "troupe/rpc/caller.h"
+#include "troupe/service/session.h"
+
+namespace troupe {
+
+// What a channel speaks. The native wire is the only one so far.
+enum class Wire : uint8_t { kNative };
+
+struct ChannelOptions {
+  Wire wire = Wire::kNative;
+  size_t message_bytes_max = 4 << 20;             // received
+  uint32_t call_credit_bytes = 64 << 10;
+  uint32_t connection_credit_bytes = 256 << 10;
+  size_t calls_waiting_max = 10000;               // for room at the server
+  absl::Duration connect_timeout = absl::Seconds(20);
+};
+
+class Channel final : public Caller {
+ public:
+  // A target that cannot be understood makes every call end INVALID_ARGUMENT.
+  Channel(EventLoop& loop, std::string target, ChannelOptions options = {});
+  Channel(const Channel&) = delete;
+  Channel& operator=(const Channel&) = delete;
+  ~Channel();
+
+  EventLoop& loop() override { return loop_; }
+  internal::ClientCallRef StartCall(const MethodInfo& method, const CallOptions& options,
+                                    const google::protobuf::MessageLite* message) override;
+
+  // Ends calls in flight UNAVAILABLE and refuses new ones; what was sent before still goes. Idempotent.
+  void Close();
+  const std::string& target() const { return target_; }
+  // Null while there is none.
+  Connection* connection();
+  uint64_t connections_made() const { return connections_made_; }
+  const SessionCounters& counters() const { return counters_; }
+
+ private:
+  struct Link;
+
+  // The link for a new call: the one there is, or a new one that begins to connect.
+  Link& UsableLink();
+  void OnLinkEnded(Link& link);
+
+  EventLoop& loop_;
+  const std::string target_;
+  const ChannelOptions options_;
+  SessionOptions session_options_;
+  absl::Status bad_target_;
+  std::string address_;  // as CreateConnection understands it
+  bool closed_ = false;
+  uint64_t connections_made_ = 0;
+  SessionCounters counters_;
+  std::unique_ptr<Link> link_;
+  std::vector<std::unique_ptr<Link>> retired_;  // going away, until their calls have ended
+};
+
+}  // namespace troupe
+
+#endif  // TROUPE_SERVICE_CHANNEL_H_

@@ -1,0 +1,242 @@
+// How this test works: a server and a channel on one loop, over stream sockets of the simulated Os and, where the socket
+// is the subject, of the real one. Nothing waits for a real clock.
+#include "troupe/service/channel.h"
+
+#include <unistd.h>
+
+#include <csignal>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "echo/v1/echo.troupe.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "troupe/async/run.h"
+#include "troupe/async/sleep.h"
+#include "troupe/base/errors.h"
+#include "troupe/base/socket_address.h"
+#include "troupe/base/status_macros.h"
+#include "troupe/os/posix_os.h"
+#include "troupe/service/server.h"
+#include "troupe/testing/matchers.h"
+#include "troupe/testing/sim/sim_os.h"
+
+namespace troupe {
+namespace {
+
+using ::echo::v1::EchoRequest;
+using ::echo::v1::EchoResponse;
+using ::echo::v1::EchoStub;
+using ::testing::HasSubstr;
+using ::troupe::testing::SimOs;
+using ::troupe::testing::StatusIs;
+
+class Echoes final : public echo::v1::EchoActor {
+ public:
+  Task<absl::Status> Echo(const EchoRequest& request, EchoResponse& response, Call& call) override {
+    if (request.message() == "slow") co_await Sleep(absl::Seconds(3));
+    if (request.message() == "close") call.connection().Close(absl::UnavailableError("asked to"));
+    response.set_message(request.message());
+    co_return absl::OkStatus();
+  }
+};
+
+EchoRequest Request(std::string text) {
+  EchoRequest request;
+  request.set_message(std::move(text));
+  return request;
+}
+
+Task<absl::StatusOr<EchoResponse>> Await(Reply<EchoResponse> reply) {
+  absl::StatusOr<EchoResponse> got = co_await reply;
+  co_return got;
+}
+
+absl::StatusOr<EchoResponse> Echo(Channel& channel, std::string text, CallOptions options = {}) {
+  EchoStub echo(channel);
+  return channel.loop().RunUntilComplete(Await(echo.Echo(Request(std::move(text)), options)));
+}
+
+class Listening {
+ public:
+  Listening(EventLoop& loop, std::string listen) : server_(loop, {.listen = {std::move(listen)}}) {
+    server_.Add<Echoes>();
+    const absl::Status started = loop.RunUntilComplete(server_.Start());
+    if (!started.ok()) throw StatusError(started);
+  }
+  ~Listening() {
+    server_.Close();
+    server_.loop().RunUntilComplete(server_.WaitClosed());
+  }
+  Server& operator*() { return server_; }
+  Server* operator->() { return &server_; }
+  std::string address() const { return server_.addresses().front().ToString(); }
+
+ private:
+  Server server_;
+};
+
+enum class Which { kSimulated, kReal };
+
+class ChannelTest : public ::testing::TestWithParam<Which> {
+ protected:
+  ~ChannelTest() override { loop_.Close(); }
+  Os& os() { return GetParam() == Which::kReal ? PosixOs::Get() : sim_; }
+  // A path in the file system may be too long for a socket where tests run.
+  std::string UnixName() {
+    return GetParam() == Which::kReal ? "unix-abstract:channel_test." + std::to_string(getpid()) : "unix:/run/kv.sock";
+  }
+
+  SimOs sim_;
+  EventLoop loop_{os()};
+};
+
+INSTANTIATE_TEST_SUITE_P(Os, ChannelTest, ::testing::Values(Which::kSimulated, Which::kReal), [](const auto& info) {
+  return info.param == Which::kReal ? "Real" : "Simulated";
+});
+
+TEST_P(ChannelTest, CallsOverTcpAndUnixSockets) {
+  for (const std::string& listen : {std::string("127.0.0.1:0"), std::string("[::1]:0"), UnixName()}) {
+    SCOPED_TRACE(listen);
+    Listening server(loop_, listen);
+    Channel channel(loop_, server.address());
+    EXPECT_EQ(channel.connections_made(), 0u);
+    EXPECT_OK(Echo(channel, "hello"));
+    EXPECT_OK(Echo(channel, std::string(1 << 20, 'x')));
+    EXPECT_EQ(channel.connections_made(), 1u);
+    EXPECT_EQ(server->connections(), 1u);
+  }
+}
+
+TEST_P(ChannelTest, UnderstandsTheTargetsOfGrpc) {
+  Listening server(loop_, "127.0.0.1:0");
+  const std::string port = std::to_string(server->addresses().front().port());
+  for (const std::string& target : {"dns:///127.0.0.1:" + port, "troupe+dns:///127.0.0.1:" + port, "ipv4:127.0.0.1:" + port,
+                                    "dns:127.0.0.1:" + port, "127.0.0.1:" + port}) {
+    SCOPED_TRACE(target);
+    Channel channel(loop_, target);
+    EXPECT_OK(Echo(channel, "hello"));
+  }
+}
+
+TEST_P(ChannelTest, ABadTargetIsSaidByEveryCall) {
+  for (const std::string target : {"", "no-port", "http://x:1", "dns:///", "host:"}) {
+    SCOPED_TRACE(target);
+    Channel channel(loop_, target);
+    EXPECT_THAT(Echo(channel, "x"), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(target)));
+  }
+}
+
+TEST_P(ChannelTest, ARefusedConnectionIsUnavailableAndTheNextCallTriesAgain) {
+  std::string address;
+  {
+    Listening server(loop_, "127.0.0.1:0");
+    address = server.address();
+  }
+  Channel channel(loop_, address);
+  EXPECT_THAT(Echo(channel, "x"), StatusIs(absl::StatusCode::kUnavailable, HasSubstr(address)));
+  Listening server(loop_, address);
+  EXPECT_OK(Echo(channel, "x"));
+}
+
+TEST_P(ChannelTest, AConnectionThatTheServerClosedIsMadeAgain) {
+  Listening server(loop_, "127.0.0.1:0");
+  Channel channel(loop_, server.address());
+  EXPECT_THAT(Echo(channel, "close"), StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_OK(Echo(channel, "x"));
+  EXPECT_EQ(channel.connections_made(), 2u);
+}
+
+TEST_P(ChannelTest, CallsMadeBeforeTheConnectionStandsAreConcurrent) {
+  Listening server(loop_, "127.0.0.1:0");
+  Channel channel(loop_, server.address());
+  EchoStub echo(channel);
+  std::vector<Reply<EchoResponse>> replies;
+  for (int i = 0; i < 500; ++i) replies.push_back(echo.Echo(Request(std::to_string(i))));
+  for (int i = 0; i < 500; ++i) {
+    const absl::StatusOr<EchoResponse> got = loop_.RunUntilComplete(Await(std::move(replies[i])));
+    ASSERT_OK(got);
+    EXPECT_EQ(got->message(), std::to_string(i));
+  }
+  EXPECT_EQ(channel.connections_made(), 1u);
+}
+
+TEST_P(ChannelTest, AClosedChannelEndsItsCallsAndRefusesNewOnes) {
+  Listening server(loop_, "127.0.0.1:0");
+  Channel channel(loop_, server.address());
+  EXPECT_OK(Echo(channel, "x"));
+  Reply<EchoResponse> reply = EchoStub(channel).Echo(Request("slow"));
+  channel.Close();
+  EXPECT_THAT(loop_.RunUntilComplete(Await(std::move(reply))), StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(Echo(channel, "x"), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("closed")));
+}
+
+TEST_P(ChannelTest, ACallOutlivesItsChannel) {
+  Listening server(loop_, "127.0.0.1:0");
+  auto channel = std::make_unique<Channel>(loop_, server.address());
+  EXPECT_OK(Echo(*channel, "x"));
+  Reply<EchoResponse> reply = EchoStub(*channel).Echo(Request("slow"));
+  channel.reset();
+  EXPECT_THAT(loop_.RunUntilComplete(Await(std::move(reply))), StatusIs(absl::StatusCode::kUnavailable));
+}
+
+TEST_P(ChannelTest, AChannelMayGoWhileItConnects) {
+  Listening server(loop_, "127.0.0.1:0");
+  auto channel = std::make_unique<Channel>(loop_, server.address());
+  Reply<EchoResponse> reply = EchoStub(*channel).Echo(Request("x"));
+  channel.reset();
+  EXPECT_THAT(loop_.RunUntilComplete(Await(std::move(reply))), StatusIs(absl::StatusCode::kUnavailable));
+  loop_.RunUntilComplete(Sleep(absl::ZeroDuration()));
+}
+
+class SimulatedChannelTest : public ::testing::Test {
+ protected:
+  ~SimulatedChannelTest() override { loop_.Close(); }
+  SimOs os_;
+  EventLoop loop_{os_};
+};
+
+TEST_F(SimulatedChannelTest, AnAddressInUseIsSaidByStart) {
+  Listening first(loop_, "127.0.0.1:7400");
+  Server second(loop_, {.listen = {"127.0.0.1:7400"}});
+  EXPECT_THAT(loop_.RunUntilComplete(second.Start()),
+              ::testing::Not(StatusIs(absl::StatusCode::kOk)));
+}
+
+TEST_F(SimulatedChannelTest, AServerThatNeverAnswersEndsInTheConnectTimeout) {
+  // Listens, and never accepts: the connection stands, but the channel's calls have deadlines of their own.
+  const int fd = os_.Socket(AF_INET, SOCK_STREAM);
+  ASSERT_EQ(os_.Bind(fd, *SocketAddress::Parse("127.0.0.1:7400")), 0);
+  ASSERT_EQ(os_.Listen(fd, 1), 0);
+  Channel channel(loop_, "127.0.0.1:7400");
+  EXPECT_THAT(Echo(channel, "x", {.timeout = absl::Seconds(2)}), StatusIs(absl::StatusCode::kDeadlineExceeded));
+  EXPECT_EQ(loop_.Time().nanos(), absl::ToInt64Nanoseconds(absl::Seconds(2)));
+  os_.Close(fd);
+}
+
+// A program's main: serves until SIGTERM comes in the middle of a call, which is answered all the same.
+Task<absl::Status> ServeAndCall(EventLoop& loop, SimOs& os, std::string& outcome) {
+  Server server(loop, {.listen = {"127.0.0.1:7400"}});
+  server.Add<Echoes>();
+  CO_RETURN_IF_ERROR(co_await server.Start());
+  Channel channel(loop, "127.0.0.1:7400");
+  auto call = loop.CreateTask(Await(EchoStub(channel).Echo(Request("slow"))));
+  const TimerHandle signal = loop.CallLater(absl::Seconds(1), [&os] { os.RaiseSignal(SIGTERM); });
+  const absl::Status served = co_await server.ServeForever();
+  if (!call.done()) co_return absl::InternalError("the call was lost by the drain");
+  outcome = call.result().ok() ? call.result()->message() : call.result().status().ToString();
+  co_return served;
+}
+
+TEST(ServerSignalTest, SigtermDrainsAndTheProgramSucceeds) {
+  SimOs os;
+  std::string outcome;
+  auto main = [&](EventLoop& loop) { return ServeAndCall(loop, os, outcome); };
+  EXPECT_EQ(RunMain(os, main), 0);
+  EXPECT_EQ(outcome, "slow");
+}
+
+}  // namespace
+}  // namespace troupe

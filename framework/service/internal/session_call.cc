@@ -1,0 +1,229 @@
+#include "troupe/service/internal/session_call.h"
+
+#include "absl/strings/str_cat.h"
+#include "troupe/base/errors.h"
+
+namespace troupe::internal {
+
+ServerCallPool::~ServerCallPool() {
+  for (SessionServerCall* record : records_) delete record;
+}
+
+// ---------------------------------------------------------------------------------------------------- server side
+
+SessionServerCall& SessionServerCall::Acquire(const ServedMethod& method, Session& session, CallId id) {
+  SessionServerCall* record = method.pool->Take();
+  if (record == nullptr) {
+    record = new SessionServerCall(session.loop());
+    record->served_ = &method;
+  } else {
+    record->Retain();
+  }
+  record->pool_ = method.pool;
+  record->session_ = &session;
+  record->id_ = id;
+  record->ready_ = false;
+  record->has_request_ = false;
+  record->initial_metadata_sent_ = false;
+  record->initial_metadata_.Clear();
+  return *record;
+}
+
+bool SessionServerCall::TakeUp(IncomingCall& incoming) {
+  MonotonicTime deadline = MonotonicTime::InfiniteFuture();
+  if (incoming.timeout != absl::InfiniteDuration()) deadline = core_loop().Time() + incoming.timeout;
+  Begin(*served_->info, deadline, std::move(incoming.metadata));
+  if (served_->info->client_streams()) {
+    ready_ = true;
+    if (incoming.complete) {
+      Deliver(incoming.message, incoming.charged);
+      CloseReading();
+    }
+    return true;
+  }
+  if (!incoming.complete) return true;  // OnMessage and OnHalfClose follow
+  const bool parsed = ParseRequest(incoming.message);
+  if (incoming.charged != 0) session_->codec_->Consumed(id_, incoming.charged);
+  if (!parsed) {
+    OnBadMessage();
+    return false;
+  }
+  has_request_ = true;
+  ready_ = true;
+  return true;
+}
+
+void SessionServerCall::OnMessage(absl::Span<const char> message, size_t charged) {
+  if (over()) return Consumed(charged);
+  if (served_->info->client_streams()) return Deliver(message, charged);
+  const bool second = std::exchange(has_request_, true);
+  const bool parsed = !second && ParseRequest(message);
+  Consumed(charged);
+  if (second) {
+    EndEarly(absl::UnimplementedError(absl::StrCat(method().path, ": more than one request came")));
+  } else if (!parsed) {
+    OnBadMessage();
+  }
+  if (over() && !handler_runs()) OnHandlerEnded();
+}
+
+void SessionServerCall::OnHalfClose() {
+  if (over()) return;
+  if (served_->info->client_streams()) return CloseReading();
+  if (has_request_) {
+    ready_ = true;
+    return session_->Start(*this);
+  }
+  Refuse(absl::UnimplementedError(absl::StrCat(method().path, ": no request came")));
+}
+
+void SessionServerCall::OnReset(absl::Status) {
+  session_->counters_.calls_cancelled.Add();
+  Lost();
+}
+
+void SessionServerCall::Lost() {
+  id_ = 0;
+  PeerGone();
+  if (!handler_runs()) OnHandlerEnded();
+}
+
+void SessionServerCall::OnSendRoom() {
+  if (!session_->write_paused_) WakeWriters();
+}
+
+Metadata& SessionServerCall::initial_metadata() {
+  if (initial_metadata_sent_) throw InvalidState("the initial metadata has been sent");
+  return initial_metadata_;
+}
+
+void SessionServerCall::SendInitialMetadataOnce() {
+  if (std::exchange(initial_metadata_sent_, true) || initial_metadata_.empty()) return;
+  session_->codec_->SendInitialMetadata(id_, initial_metadata_);
+}
+
+bool SessionServerCall::Send(const google::protobuf::MessageLite& message) {
+  if (over()) return false;
+  SendInitialMetadataOnce();
+  const absl::Status sent = session_->codec_->SendMessage(id_, message);
+  session_->FlushSoon();
+  if (sent.ok()) return true;
+  EndEarly(sent);
+  return false;
+}
+
+void SessionServerCall::Consumed(size_t charged) {
+  if (id_ == 0 || charged == 0) return;
+  session_->codec_->Consumed(id_, charged);
+  session_->FlushSoon();
+}
+
+bool SessionServerCall::IsBlocked() const {
+  return session_->write_paused_ || session_->codec_->WaitingBytes(id_) > 0;
+}
+
+void SessionServerCall::SendOutcome(const absl::Status& status, const google::protobuf::MessageLite* response) {
+  SendInitialMetadataOnce();
+  session_->codec_->SendReply(id_, response, status, trailers().empty() ? nullptr : &trailers());
+  session_->FlushSoon();
+  (status.ok() ? session_->counters_.calls_ended_ok : session_->counters_.calls_failed).Add();
+}
+
+void SessionServerCall::OnHandlerEnded() {
+  // What was sent still goes; what still comes of this call is of no interest.
+  if (id_ != 0) session_->codec_->Forget(id_);
+  session_->OnCallEnded(*this);
+}
+
+void SessionServerCall::OnUnreferenced() {
+  const CoreRef<ServerCallPool> pool = std::move(pool_);
+  if (!pool->Keep(*this)) delete this;
+}
+
+void SessionServerCall::Refuse(const absl::Status& status) {
+  EndEarly(status);
+  OnHandlerEnded();
+}
+
+// ---------------------------------------------------------------------------------------------------- client side
+
+SessionClientCall::SessionClientCall(Session& session, const MethodInfo& method, MonotonicTime deadline)
+    : ClientCall(session.loop(), method), session_(&session), deadline_(deadline) {
+  if (!deadline.is_infinite()) core_loop().ScheduleAt(deadline_timer_, deadline);
+}
+
+void SessionClientCall::OnEnd(absl::Status status, Metadata trailers) {
+  id_ = 0;
+  DeliverEnd(std::move(status), std::move(trailers));
+  Ended();
+}
+
+void SessionClientCall::OnReset(absl::Status why) {
+  id_ = 0;
+  End(why);
+}
+
+void SessionClientCall::OnSendRoom() {
+  if (session_ != nullptr && !session_->write_paused_) WakeWriters();
+}
+
+bool SessionClientCall::Send(const google::protobuf::MessageLite& message) {
+  if (session_ == nullptr || half_closed_) return false;
+  if (!started()) {
+    unsent_.emplace_back(message.New());
+    unsent_.back()->CheckTypeAndMergeFrom(message);
+    return true;
+  }
+  return Encode(message);
+}
+
+bool SessionClientCall::Encode(const google::protobuf::MessageLite& message) {
+  const absl::Status sent = session_->codec_->SendMessage(id_, message);
+  session_->FlushSoon();
+  if (sent.ok()) return true;
+  SendCancel(sent);
+  End(sent);
+  return false;
+}
+
+void SessionClientCall::HalfClose() {
+  if (session_ == nullptr || std::exchange(half_closed_, true) || !started()) return;
+  session_->codec_->SendHalfClose(id_);
+  session_->FlushSoon();
+}
+
+void SessionClientCall::Consumed(size_t charged) {
+  if (id_ == 0 || session_ == nullptr || charged == 0) return;
+  session_->codec_->Consumed(id_, charged);
+  session_->FlushSoon();
+}
+
+bool SessionClientCall::IsBlocked() const {
+  return !started() || session_->write_paused_ || session_->codec_->WaitingBytes(id_) > 0;
+}
+
+void SessionClientCall::SendCancel(const absl::Status& why) {
+  if (session_ == nullptr) return;
+  if (started()) {
+    session_->codec_->Reset(std::exchange(id_, 0), why);
+    session_->FlushSoon();
+  }
+  Ended();
+}
+
+void SessionClientCall::OnDeadline() {
+  if (session_ == nullptr) return;
+  const absl::Status why = absl::DeadlineExceededError(absl::StrCat(method().path, ": the deadline has passed"));
+  Retain();
+  SendCancel(absl::CancelledError("the deadline has passed"));
+  DeliverEnd(why, {});
+  Release();
+}
+
+void SessionClientCall::Ended() {
+  if (session_ == nullptr) return;
+  core_loop().Cancel(deadline_timer_);
+  std::exchange(session_, nullptr)->OnClientCallEnded(*this);
+}
+
+}  // namespace troupe::internal

@@ -1,0 +1,151 @@
+// SessionServerCall, SessionClientCall: calls that travel by a session's codec.
+#ifndef TROUPE_SERVICE_INTERNAL_SESSION_CALL_H_
+#define TROUPE_SERVICE_INTERNAL_SESSION_CALL_H_
+
+#include <cstddef>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "google/protobuf/message_lite.h"
+#include "troupe/base/intrusive_list.h"
+#include "troupe/base/pool.h"
+#include "troupe/loop/timer_heap.h"
+#include "troupe/rpc/internal/client_call.h"
+#include "troupe/rpc/internal/server_call.h"
+#include "troupe/service/internal/server_call_pool.h"
+#include "troupe/service/service_table.h"
+#include "troupe/service/session.h"
+#include "troupe/wire/codec.h"
+
+namespace troupe::internal {
+
+// A call that the peer opened. The session holds one reference until the handler has ended.
+class SessionServerCall final : public ServerCall,
+                                public CallEvents,
+                                public ListNode<Session::InFlight>,
+                                public ListNode<Session::Pending>,
+                                public Pooled {
+ public:
+  // A record for a call of `method` on `session`, new or used before.
+  static SessionServerCall& Acquire(const ServedMethod& method, Session& session, CallId id);
+  ~SessionServerCall() override = default;
+
+  // Takes up what came with the call. False: it was answered, because its request does not parse.
+  bool TakeUp(IncomingCall& incoming);
+  // The request is there, or comes as a stream: the handler may start.
+  bool ready() const { return ready_; }
+  void RunHandlerNow(Actor& actor) { RunHandler(served_->start, served_->generated(actor)); }
+  // The session has lost its connection, or gives the call up before its handler started.
+  void Lost();
+  // Answers a call whose handler has not started.
+  void Refuse(const absl::Status& status);
+  void Wake() { WakeWriters(); }
+
+  using ServerCall::DestroyHandler;
+  using ServerCall::EndEarly;
+  using ServerCall::handler_runs;
+  const ServedMethod& served() const { return *served_; }
+  CallId id() const { return id_; }
+
+  // ---- CallEvents
+  void OnInitialMetadata(Metadata) override {}
+  void OnMessage(absl::Span<const char> message, size_t charged) override;
+  void OnHalfClose() override;
+  void OnEnd(absl::Status, Metadata) override {}
+  void OnReset(absl::Status why) override;
+  void OnSendRoom() override;
+
+  // ---- Call, CallCore
+  Metadata& initial_metadata() override;
+  bool draining() const override { return session_->draining(); }
+  Connection& connection() override { return *session_; }
+  bool Send(const google::protobuf::MessageLite& message) override;
+
+ private:
+  friend class troupe::Session;
+
+  explicit SessionServerCall(EventLoop& loop) : ServerCall(loop) {}
+
+  void OnUnreferenced() override;
+  void Consumed(size_t charged) override;
+  bool IsBlocked() const override;
+  void SendOutcome(const absl::Status& status, const google::protobuf::MessageLite* response) override;
+  void OnHandlerEnded() override;
+  void SendInitialMetadataOnce();
+
+  const ServedMethod* served_ = nullptr;
+  CoreRef<ServerCallPool> pool_;  // while in use
+  Session* session_ = nullptr;
+  CallId id_ = 0;
+  bool ready_ = false;
+  bool has_request_ = false;
+  bool initial_metadata_sent_ = false;
+  Metadata initial_metadata_;
+};
+
+// A call that we opened. The session holds one reference until it has ended.
+class SessionClientCall final : public ClientCall,
+                                public CallEvents,
+                                public ListNode<Session::InFlight>,
+                                public ListNode<Session::Pending>,
+                                public Pooled {
+ public:
+  SessionClientCall(Session& session, const MethodInfo& method, MonotonicTime deadline);
+  ~SessionClientCall() override { core_loop().Cancel(deadline_timer_); }
+
+  // Ends it from this side.
+  void End(const absl::Status& status) { DeliverEnd(status, {}); Ended(); }
+  void Wake() { WakeWriters(); }
+
+  // ---- CallEvents
+  void OnInitialMetadata(Metadata metadata) override { DeliverInitialMetadata(std::move(metadata)); }
+  void OnMessage(absl::Span<const char> message, size_t charged) override { DeliverMessage(message, charged); }
+  void OnHalfClose() override {}
+  void OnEnd(absl::Status status, Metadata trailers) override;
+  void OnReset(absl::Status why) override;
+  void OnSendRoom() override;
+
+  // ---- ClientCall, CallCore
+  bool Send(const google::protobuf::MessageLite& message) override;
+  void HalfClose() override;
+
+ private:
+  friend class troupe::Session;
+
+  class DeadlineTimer final : public Timer {
+   public:
+    explicit DeadlineTimer(SessionClientCall& call) : call_(call) {}
+    ~DeadlineTimer() = default;
+    void Run() override { call_.OnDeadline(); }
+    std::string Describe() const override { return "deadline of a call"; }
+
+   private:
+    SessionClientCall& call_;
+  };
+
+  void OnUnreferenced() override { delete this; }
+  void Consumed(size_t charged) override;
+  bool IsBlocked() const override;
+  void SendCancel(const absl::Status& why) override;
+  void OnDeadline();
+  // Over: leaves the session.
+  void Ended();
+  bool started() const { return id_ != 0; }
+  // Sends a message of a started call. False: the call has ended by it.
+  bool Encode(const google::protobuf::MessageLite& message);
+
+  Session* session_;  // null once it has ended
+  const MonotonicTime deadline_;
+  CallId id_ = 0;
+  bool half_closed_ = false;
+  Metadata metadata_;  // while it waits
+  // What was written while the call waited for room: copies, in order.
+  std::vector<std::unique_ptr<google::protobuf::MessageLite>> unsent_;
+  DeadlineTimer deadline_timer_{*this};
+};
+
+}  // namespace troupe::internal
+
+#endif  // TROUPE_SERVICE_INTERNAL_SESSION_CALL_H_

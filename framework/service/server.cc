@@ -1,0 +1,195 @@
+#include "troupe/service/server.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "troupe/async/internal/shutdown_hooks.h"
+#include "troupe/base/errors.h"
+#include "troupe/base/status_macros.h"
+#include "troupe/net/transport.h"
+
+namespace troupe {
+namespace {
+
+// Descriptors that a full server keeps for everything else.
+constexpr int64_t kDescriptorsKept = 64;
+// From the cancellation of handlers to their destruction.
+constexpr absl::Duration kHandlerGrace = absl::Seconds(5);
+
+// For a connection over the limit.
+class Refusal final : public Protocol {
+ public:
+  void ConnectionMade(Transport& transport) override { transport.Abort(); }
+  void DataReceived(absl::Span<const char>) override {}
+};
+
+}  // namespace
+
+Server::Server(EventLoop& loop, ServerOptions options) : loop_(loop), options_(std::move(options)) {
+  session_options_.codec.message_bytes_max = options_.message_bytes_max;
+  session_options_.codec.calls_max = options_.calls_per_connection_max;
+  session_options_.codec.call_credit_bytes = options_.call_credit_bytes;
+  session_options_.codec.connection_credit_bytes = options_.connection_credit_bytes;
+  session_options_.codec.metadata_bytes_max = options_.metadata_bytes_max;
+  session_options_.codec.metadata_entries_max = options_.metadata_entries_max;
+  session_options_.calls_per_turn_max = options_.calls_per_turn_max;
+  session_options_.preface_timeout = options_.preface_timeout;
+  session_options_.linger_timeout = options_.linger_timeout;
+}
+
+Server::~Server() {
+  loop_.Cancel(drain_timer_);
+  if (state_ == State::kServing || state_ == State::kDraining) {
+    ExceptionContext context;
+    context.message = "Server was destroyed but it is open!";
+    context.Add("server", absl::StrCat(connections_, " connections, ", calls_in_flight(), " calls in flight"), this);
+    loop_.CallExceptionHandler(context);
+    state_ = State::kClosed;
+  }
+  while (!sessions_.empty()) delete &sessions_.PopFront();
+  for (const Promise<void>& waiter : closed_waiters_) waiter.SetValueUnlessCancelled();
+}
+
+void Server::CheckNotStarted() const {
+  if (state_ != State::kMade || starting_) throw InvalidState("services are added before the server starts");
+}
+
+Task<absl::Status> Server::Start() {
+  if (state_ == State::kServing) co_return absl::OkStatus();
+  if (state_ != State::kMade || starting_) throw InvalidState("the server was started before");
+  starting_ = true;
+  if (!options_.listen.empty()) {
+    StreamServerOptions listen;
+    listen.listen = options_.listen;
+    listen.backlog = options_.backlog;
+    listen.reuse_port = options_.reuse_port;
+    auto factory = [this]() -> std::unique_ptr<BaseProtocol> {
+      std::unique_ptr<Protocol> protocol = NewConnection();
+      if (protocol == nullptr) return std::make_unique<Refusal>();
+      return protocol;
+    };
+    auto starting = CreateServer(loop_, factory, listen);
+    absl::StatusOr<std::unique_ptr<StreamServer>> listener = co_await std::move(starting);
+    starting_ = false;
+    if (!listener.ok()) co_return listener.status();
+    listener_ = *std::move(listener);
+    if (state_ == State::kClosed) {  // closed in the meantime
+      listener_->Close();
+      co_return absl::CancelledError("the server was closed while it started");
+    }
+  }
+  starting_ = false;
+  state_ = State::kServing;
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> Server::ServeForever() {
+  if (serving_forever_) throw InvalidState("the server is already being awaited on ServeForever()");
+  if (state_ == State::kClosed) throw InvalidState("the server is closed");
+  struct Flag {
+    bool& flag;
+    explicit Flag(bool& f) : flag(f) { flag = true; }
+    ~Flag() { flag = false; }
+  } serving(serving_forever_);
+  if (state_ == State::kMade) CO_RETURN_IF_ERROR(co_await Start());
+  const auto drained_at_shutdown =
+      loop_.Local<internal::ShutdownHooks>().AddDrainable([this] { Drain(); });
+  bool cancelled = false;
+  try {
+    co_await WaitClosed();
+  } catch (const Cancelled&) {
+    cancelled = true;  // rethrown below, when all is closed
+  }
+  if (!cancelled) co_return absl::OkStatus();
+  Close();
+  co_await WaitClosed();
+  throw Cancelled();
+}
+
+std::unique_ptr<Protocol> Server::NewConnection() {
+  const int64_t max =
+      options_.connections_max > 0 ? options_.connections_max : loop_.os().DescriptorLimit() - kDescriptorsKept;
+  if (state_ != State::kServing || static_cast<int64_t>(connections_) >= max) {
+    connections_refused_.Add();
+    return nullptr;
+  }
+  auto* session = new Session(loop_, Session::Role::kServer, session_options_, &table_, counters_);
+  sessions_.PushBack(*session);
+  ++connections_;
+  session->set_on_ended([this](Session& ended) { OnSessionEnded(ended); });
+  return session->MakeProtocol();
+}
+
+void Server::OnSessionEnded(Session& session) {
+  session.Unlink();
+  --connections_;
+  loop_.DeleteLater(std::unique_ptr<Session>(&session));
+  MaybeClosed();
+}
+
+void Server::Drain() {
+  if (state_ == State::kMade) state_ = State::kClosed;
+  if (state_ != State::kServing) return;
+  state_ = State::kDraining;
+  drain_began_ = loop_.Time();
+  drain_step_ = DrainStep::kEndStreams;
+  if (listener_ != nullptr) listener_->Close();
+  loop_.ScheduleAt(drain_timer_, drain_began_ + std::min(options_.stream_drain_timeout, options_.drain_timeout));
+  for (Session& session : sessions_) session.Drain();
+  MaybeClosed();
+}
+
+void Server::OnDrainTimer() {
+  switch (drain_step_) {
+    case DrainStep::kEndStreams:
+      drain_step_ = DrainStep::kCancelCalls;
+      for (Session& session : sessions_) session.EndStreams(absl::UnavailableError("the server is shutting down"));
+      return loop_.ScheduleAt(drain_timer_, drain_began_ + options_.drain_timeout);
+    case DrainStep::kCancelCalls:
+      return Close();
+    case DrainStep::kDestroyHandlers:
+      for (Session& session : sessions_) {
+        session.Abort(absl::UnavailableError("the server is closed"));
+        session.DestroyHandlers();
+      }
+  }
+}
+
+void Server::Close() {
+  if (state_ == State::kMade) state_ = State::kClosed;
+  if (state_ == State::kClosed || drain_step_ == DrainStep::kDestroyHandlers) return;
+  state_ = State::kDraining;
+  drain_step_ = DrainStep::kDestroyHandlers;
+  if (listener_ != nullptr) listener_->Close();
+  loop_.Cancel(drain_timer_);
+  loop_.ScheduleAt(drain_timer_, loop_.Time() + kHandlerGrace);
+  for (Session& session : sessions_) session.Close(absl::UnavailableError("the server is closed"));
+  MaybeClosed();
+}
+
+void Server::MaybeClosed() {
+  if (state_ != State::kDraining || connections_ > 0) return;
+  state_ = State::kClosed;
+  loop_.Cancel(drain_timer_);
+  for (const Promise<void>& waiter : std::exchange(closed_waiters_, {})) waiter.SetValueUnlessCancelled();
+}
+
+Task<void> Server::WaitClosed() {
+  if (state_ == State::kClosed) co_return;
+  closed_waiters_.emplace_back(loop_);
+  Future<void> closed = closed_waiters_.back().future();
+  co_await std::move(closed);
+}
+
+std::vector<SocketAddress> Server::addresses() const {
+  return listener_ == nullptr ? std::vector<SocketAddress>() : listener_->addresses();
+}
+
+size_t Server::calls_in_flight() const {
+  size_t count = 0;
+  for (Session& session : const_cast<Server*>(this)->sessions_) count += session.calls_in_flight();
+  return count;
+}
+
+}  // namespace troupe

@@ -1,0 +1,157 @@
+// Server: offers the services of actors on listening sockets, one actor per service and connection.
+//
+//   Server server(loop, {.listen = {"0.0.0.0:7400", "unix:/run/kv.sock"}});
+//   server.Add<KeyValueService>(std::ref(store));
+//   CO_RETURN_IF_ERROR(co_await server.Start());
+//   co_return co_await server.ServeForever();        // the first SIGTERM or SIGINT drains
+//
+// For a protocol that is not protobuf use CreateServer (net/stream_server.h).
+//
+// Life:      made -> Add* -> Start -> serving -> Drain -> draining -> closed;  Close: closed at once
+// Drain:     accepting stops, peers are told, call.draining() is true, and what is in flight goes on: streams for
+//            `stream_drain_timeout`, after which they end UNAVAILABLE, other calls for `drain_timeout`, after which they
+//            are cancelled; handlers that run 5 s later are destroyed where they stand. So it always ends.
+// Threading: the loop's.     Lifetime: outlived by the loop. Destroying an open server closes it at once, with a report.
+#ifndef TROUPE_SERVICE_SERVER_H_
+#define TROUPE_SERVICE_SERVER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "troupe/async/future.h"
+#include "troupe/async/task.h"
+#include "troupe/base/counter.h"
+#include "troupe/base/intrusive_list.h"
+#include "troupe/base/monotonic_time.h"
+#include "troupe/base/socket_address.h"
+#include "troupe/loop/event_loop.h"
+#include "troupe/net/protocol.h"
+#include "troupe/net/stream_server.h"
+#include "troupe/service/service_table.h"
+#include "troupe/service/session.h"
+
+namespace troupe {
+
+struct ServerOptions {
+  // "127.0.0.1:7400", "[::1]:0", "localhost:7400", "unix:/run/kv.sock". Port 0 takes a free one: see addresses().
+  std::vector<std::string> listen = {};
+  int backlog = 1024;
+  bool reuse_port = false;
+
+  // Limits of one connection; over them the peer gets RESOURCE_EXHAUSTED.
+  uint32_t calls_per_connection_max = 1000;
+  size_t message_bytes_max = 4 << 20;
+  uint32_t call_credit_bytes = 64 << 10;
+  uint32_t connection_credit_bytes = 256 << 10;
+  size_t metadata_bytes_max = 16 << 10;
+  int metadata_entries_max = 100;
+  uint32_t calls_per_turn_max = 64;
+
+  // Connections at once; 0: the descriptor limit less 64. Over it new ones are closed at once.
+  int64_t connections_max = 0;
+
+  absl::Duration preface_timeout = absl::Seconds(10);
+  absl::Duration linger_timeout = absl::Seconds(5);
+  absl::Duration stream_drain_timeout = absl::Seconds(5);
+  absl::Duration drain_timeout = absl::Seconds(25);
+};
+
+class Server {
+ public:
+  enum class State : uint8_t { kMade, kServing, kDraining, kClosed };
+
+  explicit Server(EventLoop& loop, ServerOptions options = {});
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+  ~Server();
+
+  // One S per connection, built from const references to the decayed arguments: std::ref for what is shared. Throws
+  // InvalidState once the server serves, and when a service is offered already.
+  template <class S, class... Args>
+  void Add(Args&&... args) {
+    CheckNotStarted();
+    table_.Add<S>(std::forward<Args>(args)...);
+  }
+  // `factory(Connection&)` gives a std::unique_ptr<S> for each connection.
+  template <class S, class Factory>
+  void AddFactory(Factory factory) {
+    CheckNotStarted();
+    table_.AddFactory<S>(std::move(factory));
+  }
+
+  // Binds and listens; addresses() is known when it is OK. With nothing to listen on it only begins to serve.
+  Task<absl::Status> Start();
+  // Starts if need be and returns when the server is closed: OK after a drain. Cancelled, it closes at once, waits for
+  // that and throws Cancelled. The loop's first SIGTERM or SIGINT (troupe::Run) drains. InvalidState if called twice at
+  // once, or on a closed server.
+  Task<absl::Status> ServeForever();
+
+  // A connection that is there already, an accepted socket or a memory pair: the protocol for its transport, which the
+  // caller keeps until ConnectionLost. Null when the server is not serving or full.
+  std::unique_ptr<Protocol> NewConnection();
+
+  // Idempotent.
+  void Drain();
+  // Cancels what is in flight and closes every connection. Idempotent.
+  void Close();
+  // Returns when the server is closed and its last connection gone, actors and all.
+  Task<void> WaitClosed();
+
+  State state() const { return state_; }
+  // Where it listens, in the order of `listen`; empty when it does not.
+  std::vector<SocketAddress> addresses() const;
+  EventLoop& loop() { return loop_; }
+  const ServiceTable& services() const { return table_; }
+  size_t connections() const { return connections_; }
+  size_t calls_in_flight() const;
+  const SessionCounters& counters() const { return counters_; }
+  uint64_t connections_refused() const { return connections_refused_.value(); }
+
+ private:
+  class DrainTimer final : public Timer {
+   public:
+    explicit DrainTimer(Server& server) : server_(server) {}
+    ~DrainTimer() = default;
+    void Run() override { server_.OnDrainTimer(); }
+    std::string Describe() const override { return "drain of a server"; }
+
+   private:
+    Server& server_;
+  };
+  // What a drain does next.
+  enum class DrainStep : uint8_t { kEndStreams, kCancelCalls, kDestroyHandlers };
+
+  void CheckNotStarted() const;
+  void OnDrainTimer();
+  void OnSessionEnded(Session& session);
+  void MaybeClosed();
+
+  EventLoop& loop_;
+  const ServerOptions options_;
+  SessionOptions session_options_;
+  ServiceTable table_;
+  SessionCounters counters_;
+  Counter connections_refused_;
+  State state_ = State::kMade;
+  bool starting_ = false;
+  bool serving_forever_ = false;
+  std::unique_ptr<StreamServer> listener_;
+  // Owned, in order of arrival; each is deleted by the loop once it has ended.
+  IntrusiveList<Session, Session> sessions_;
+  size_t connections_ = 0;
+  std::vector<Promise<void>> closed_waiters_;
+  DrainStep drain_step_ = DrainStep::kEndStreams;
+  MonotonicTime drain_began_;
+  DrainTimer drain_timer_{*this};
+};
+
+}  // namespace troupe
+
+#endif  // TROUPE_SERVICE_SERVER_H_

@@ -1,0 +1,37 @@
+#include "troupe/service/service_table.h"
+
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "troupe/base/errors.h"
+
+namespace troupe {
+
+const internal::ServedMethod* ServiceTable::Find(absl::string_view path) const {
+  const auto found = methods_.find(path);
+  return found == methods_.end() ? nullptr : &found->second;
+}
+
+void ServiceTable::AddActor(const ServiceBinding& binding, std::unique_ptr<Actor> actor, void* generated) {
+  AddBinding(binding, static_cast<uint32_t>(actors_.size()), nullptr, generated);
+  // Given away once, to the only connection; shared because a std::function must be copyable.
+  auto once = std::make_shared<std::unique_ptr<Actor>>(std::move(actor));
+  actors_.push_back({[once](Connection&) { return std::move(*once); }, /*at_connection=*/true});
+}
+
+void ServiceTable::AddBinding(const ServiceBinding& binding, uint32_t actor, void* (*cast)(Actor&), void* fixed) {
+  for (const ServiceInfo* known : services_) {
+    if (known->full_name == binding.info->full_name) {
+      throw InvalidState(absl::StrCat("the service ", known->full_name, " was added before"));
+    }
+  }
+  services_.push_back(binding.info);
+  for (size_t i = 0; i < binding.info->methods.size(); ++i) {
+    const MethodInfo& method = binding.info->methods[i];
+    methods_[method.path] = {&method, binding.handlers[i], cast, fixed, actor,
+                             internal::CoreRef<internal::ServerCallPool>(new internal::ServerCallPool)};
+  }
+}
+
+}  // namespace troupe

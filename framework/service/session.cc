@@ -1,0 +1,553 @@
+#include "troupe/service/session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "troupe/base/errors.h"
+#include "troupe/rpc/internal/client_call.h"
+#include "troupe/service/internal/session_call.h"
+#include "troupe/wire/native/codec.h"
+#include "troupe/wire/native/frame.h"
+
+namespace troupe {
+
+using internal::SessionClientCall;
+using internal::SessionServerCall;
+
+namespace {
+
+const absl::string_view kNativeMagic(reinterpret_cast<const char*>(native::kMagic), sizeof(native::kMagic));
+
+// For the caller, of a call that its codec did not take: too large is RESOURCE_EXHAUSTED, as it is at the other end.
+absl::Status StatusOfRefusal(const absl::Status& refused) {
+  return absl::IsOutOfRange(refused) ? absl::ResourceExhaustedError(refused.message()) : refused;
+}
+
+}  // namespace
+
+// What the transport owns. It may outlive the session, and the session may outlive it.
+class Session::Adapter final : public Protocol {
+ public:
+  explicit Adapter(Session& session) : session_(&session) {}
+  ~Adapter() override {
+    // Dropped before the connection was made: there will be none.
+    if (session_ != nullptr) {
+      session_->adapter_ = nullptr;
+      if (session_->transport_ == nullptr) session_->Fail(absl::UnavailableError("the connection was not made"));
+    }
+  }
+  void Detach() { session_ = nullptr; }
+
+  void ConnectionMade(Transport& transport) override {
+    if (session_ == nullptr) return transport.Abort();
+    session_->ConnectionMade(transport);
+  }
+  void DataReceived(absl::Span<const char> data) override {
+    if (session_ != nullptr) session_->DataReceived(data);
+  }
+  bool EofReceived() override { return session_ != nullptr && session_->EofReceived(); }
+  void PauseWriting() override {
+    if (session_ != nullptr) session_->PauseWriting();
+  }
+  void ResumeWriting() override {
+    if (session_ != nullptr) session_->ResumeWriting();
+  }
+  void ConnectionLost(const absl::Status& reason) override {
+    if (session_ == nullptr) return;
+    Session& session = *std::exchange(session_, nullptr);
+    session.adapter_ = nullptr;
+    session.ConnectionLost(reason);
+  }
+
+ private:
+  Session* session_;
+};
+
+Session::Session(EventLoop& loop, Role role, const SessionOptions& options, const ServiceTable* table,
+                 SessionCounters& counters)
+    : loop_(loop), role_(role), options_(options), table_(table), counters_(counters) {
+  // A client says first what it speaks, so its calls can be encoded before the connection stands.
+  if (role_ == Role::kClient) OpenCodec();
+}
+
+Session::~Session() {
+  if (!ended_) {
+    // All that the life of a connection promises, at once.
+    on_ended_ = nullptr;
+    if (adapter_ != nullptr) std::exchange(adapter_, nullptr)->Detach();
+    Flush();
+    if (transport_ != nullptr) transport_->Abort();
+    ConnectionLost(absl::UnavailableError("the connection was destroyed"));
+    DestroyHandlers();
+    End();
+  }
+}
+
+std::unique_ptr<Protocol> Session::MakeProtocol() {
+  auto adapter = std::make_unique<Adapter>(*this);
+  adapter_ = adapter.get();
+  return adapter;
+}
+
+std::string Session::DebugString() const {
+  return absl::StrCat(wire(), " ", local_.ToString(), role_ == Role::kServer ? " <- " : " -> ", peer_.ToString());
+}
+
+// ---------------------------------------------------------------------------------------------------- the transport
+
+void Session::ConnectionMade(Transport& transport) {
+  transport_ = &transport;
+  peer_ = transport.peer();
+  local_ = transport.local();
+  if (state_ == State::kClosing) return CloseTransport();  // closed while it was being connected
+  if (role_ == Role::kClient) {
+    state_ = State::kOpen;
+    FlushSoon();
+    return;
+  }
+  state_ = State::kDetecting;
+  loop_.ScheduleAt(preface_timer_, loop_.Time() + options_.preface_timeout);
+}
+
+void Session::DataReceived(absl::Span<const char> data) {
+  if (state_ == State::kDetecting) {
+    if (detecting_.empty()) {
+      Detect(data);
+    } else {
+      // The first bytes came in pieces.
+      detecting_.append(data.data(), data.size());
+      const std::string first = std::exchange(detecting_, {});
+      Detect(first);
+      return Receive(first);
+    }
+  }
+  Receive(data);
+}
+
+void Session::Receive(absl::Span<const char> data) {
+  if (state_ != State::kOpen) return;  // what comes after the end is not looked at
+  started_this_turn_ = 0;
+  const MonotonicTime now = loop_.Time();
+  codec_->TimePassed(now - std::exchange(last_received_, now));
+  const absl::Status received = codec_->Receive(data);
+  if (!received.ok()) {
+    counters_.format_errors.Add();
+    CloseWith(received);
+  }
+  FlushSoon();
+}
+
+void Session::Detect(absl::Span<const char> data) {
+  const absl::string_view first(data.data(), std::min(data.size(), kNativeMagic.size()));
+  if (first != kNativeMagic.substr(0, first.size())) {
+    counters_.wires_unknown.Add();
+    return CloseWith(absl::InvalidArgumentError("the peer speaks none of our wires"));
+  }
+  if (first.size() < kNativeMagic.size()) {
+    detecting_.assign(data.data(), data.size());
+    return;
+  }
+  loop_.Cancel(preface_timer_);
+  state_ = State::kOpen;
+  OpenCodec();
+  for (uint32_t i = 0; table_ != nullptr && i < table_->actors().size(); ++i) {
+    if (table_->actors()[i].at_connection && ActorAt(i) == nullptr) return;
+  }
+  if (draining_) codec_->SendGoAway(absl::OkStatus());
+}
+
+void Session::OpenCodec() {
+  CodecOptions options = options_.codec;
+  options.client = role_ == Role::kClient;
+  last_received_ = loop_.Time();
+  codec_.reset(new NativeCodec(options, *this));
+}
+
+void Session::OnPrefaceTimeout() {
+  counters_.preface_timeouts.Add();
+  Abort(absl::DeadlineExceededError("the peer did not say what it speaks"));
+}
+
+bool Session::EofReceived() {
+  // Nothing answers a client's calls any more, or the peer has seen our end of file: nothing is left to wait for.
+  if (role_ == Role::kClient || state_ != State::kOpen) return false;
+  bool keep = false;
+  for (const uint32_t index : actor_order_) {
+    const bool called = CallActor("EofReceived", [&] { keep = actors_[index]->EofReceived() || keep; });
+    if (!called) return false;
+  }
+  return keep;
+}
+
+void Session::PauseWriting() {
+  write_paused_ = true;
+  for (const uint32_t index : actor_order_) {
+    if (!CallActor("PauseWriting", [&] { actors_[index]->PauseWriting(); })) return;
+  }
+}
+
+void Session::ResumeWriting() {
+  write_paused_ = false;
+  for (SessionServerCall& call : server_calls_) {
+    if (call.HasRoom()) call.Wake();
+  }
+  for (SessionClientCall& call : client_calls_) {
+    if (call.HasRoom()) call.Wake();
+  }
+  if (!pending_.empty() && !start_pending_.linked()) loop_.Schedule(start_pending_);
+  for (const uint32_t index : actor_order_) {
+    if (!CallActor("ResumeWriting", [&] { actors_[index]->ResumeWriting(); })) return;
+  }
+}
+
+void Session::ConnectionLost(const absl::Status& reason) {
+  transport_ = nullptr;
+  lost_reason_ = close_reason_.ok() ? reason : close_reason_;
+  state_ = State::kLost;
+  loop_.Cancel(preface_timer_);
+  loop_.Cancel(linger_timer_);
+  flush_.Unlink();
+  start_pending_.Unlink();
+  EndAllCalls(absl::UnavailableError(
+      reason.ok() ? "the connection was closed" : absl::StrCat("the connection was lost: ", reason.message())));
+  MaybeEnd();
+}
+
+void Session::Flush() {
+  if (transport_ == nullptr || codec_ == nullptr) return;
+  ByteQueue& output = codec_->output();
+  if (!output.empty()) transport_->Write(std::move(output));
+}
+
+// ---------------------------------------------------------------------------------------------------- the end
+
+void Session::Fail(const absl::Status& why) {
+  if (state_ == State::kLost) return;
+  if (adapter_ != nullptr) std::exchange(adapter_, nullptr)->Detach();
+  close_reason_ = why;
+  ConnectionLost(why);
+}
+
+void Session::Drain() {
+  if (std::exchange(draining_, true) || state_ == State::kLost) return;
+  if (state_ == State::kOpen) {
+    codec_->SendGoAway(absl::OkStatus());
+    FlushSoon();
+  }
+  MaybeCloseIdle();
+}
+
+void Session::EndStreams(const absl::Status& why) {
+  std::vector<SessionServerCall*> streams;
+  for (SessionServerCall& call : server_calls_) {
+    if (call.method().kind != CallKind::kUnary && !call.over()) streams.push_back(&call);
+  }
+  for (SessionServerCall* call : streams) call->handler_runs() ? call->EndEarly(why) : call->Refuse(why);
+}
+
+void Session::Close(const absl::Status& why) {
+  if (state_ == State::kLost || state_ == State::kClosing) return;
+  CloseWith(why);
+}
+
+void Session::CloseAs(const absl::Status& for_peer, const absl::Status& for_calls) {
+  if (state_ == State::kLost || state_ == State::kClosing) return;
+  close_reason_ = for_peer;
+  draining_ = true;
+  if (state_ == State::kOpen) codec_->SendGoAway(for_peer);
+  state_ = State::kClosing;
+  EndAllCalls(for_calls.ok() ? absl::UnavailableError("the connection is closing") : for_calls);
+  CloseTransport();
+}
+
+void Session::CloseTransport() {
+  if (transport_ == nullptr) return;
+  loop_.Cancel(preface_timer_);
+  Flush();
+  if (!transport_->CanWriteEof()) return transport_->Close();
+  // Closing a socket with unread bytes resets the connection, and what we sent last may be lost with it. So the peer is
+  // told that no more comes, and given a while to close its end.
+  transport_->WriteEof();
+  loop_.ScheduleAt(linger_timer_, loop_.Time() + options_.linger_timeout);
+}
+
+void Session::OnLingerTimeout() {
+  counters_.linger_timeouts.Add();
+  if (transport_ != nullptr) transport_->Abort();
+}
+
+void Session::Abort(const absl::Status& why) {
+  if (state_ == State::kLost) return;
+  if (close_reason_.ok()) close_reason_ = why;
+  draining_ = true;
+  if (state_ != State::kClosing) {
+    state_ = State::kClosing;
+    EndAllCalls(why.ok() ? absl::UnavailableError("the connection is closing") : why);
+  }
+  if (transport_ != nullptr) transport_->Abort();
+}
+
+void Session::EndAllCalls(const absl::Status& why) {
+  // Neither loop runs user code: handlers and waiting tasks are woken through the loop.
+  while (!pending_.empty()) pending_.front().Lost();
+  // Those whose handler runs stay in the list until it has ended.
+  std::vector<SessionServerCall*> running;
+  for (SessionServerCall& call : server_calls_) running.push_back(&call);
+  for (SessionServerCall* call : running) {
+    if (!call->over()) counters_.calls_cancelled.Add();
+    call->Lost();
+  }
+  while (!client_calls_.empty()) {
+    SessionClientCall& call = client_calls_.front();
+    call.id_ = 0;
+    call.End(why);
+  }
+  while (!waiting_.empty()) waiting_.front().End(why);
+}
+
+void Session::DestroyHandlers() {
+  std::vector<SessionServerCall*> running;
+  for (SessionServerCall& call : server_calls_) running.push_back(&call);
+  for (SessionServerCall* call : running) call->DestroyHandler();
+}
+
+size_t Session::handlers_running() const {
+  size_t count = 0;
+  for (SessionServerCall& call : const_cast<Session*>(this)->server_calls_) count += call.handler_runs() ? 1 : 0;
+  return count;
+}
+
+void Session::MaybeCloseIdle() {
+  if (!draining_ || in_flight_ > 0) return;
+  if (state_ == State::kClosing || state_ == State::kLost) return;
+  if (!client_calls_.empty() || !waiting_.empty()) return;
+  state_ = State::kClosing;
+  CloseTransport();
+}
+
+void Session::MaybeEnd() {
+  if (state_ != State::kLost || in_flight_ > 0 || ended_ || end_.linked()) return;
+  if (loop_.IsClosed()) return End();
+  loop_.Schedule(end_);
+}
+
+void Session::End() {
+  if (ended_) return;
+  ended_ = true;
+  for (const uint32_t index : actor_order_) {
+    CallActor("ConnectionLost", [&] { actors_[index]->ConnectionLost(lost_reason_); });
+  }
+  for (auto& actor : actors_) loop_.DeleteLater(std::move(actor));
+  actors_.clear();
+  actor_order_.clear();
+  if (on_ended_) std::exchange(on_ended_, nullptr)(*this);
+}
+
+// ---------------------------------------------------------------------------------------------------- calls of the peer
+
+const void* Session::FindMethod(absl::string_view path) { return table_ == nullptr ? nullptr : table_->Find(path); }
+
+CallEvents* Session::OnCall(IncomingCall& incoming) {
+  const auto* served = static_cast<const internal::ServedMethod*>(incoming.method);
+  if (served == nullptr) {
+    counters_.calls_unimplemented.Add();
+    codec_->SendReply(incoming.id, nullptr,
+                      absl::UnimplementedError(absl::StrCat("this server has no method ", incoming.path)), nullptr);
+    return nullptr;
+  }
+  if (draining_ || state_ != State::kOpen) {
+    counters_.calls_refused_draining.Add();
+    codec_->SendReply(incoming.id, nullptr, absl::UnavailableError("the server is shutting down"), nullptr);
+    return nullptr;
+  }
+  counters_.calls_started.Add();
+  SessionServerCall& call = SessionServerCall::Acquire(*served, *this, incoming.id);
+  server_calls_.PushBack(call);
+  ++in_flight_;
+  // The record is kept while its events are dealt with: a handler that ends in place releases it.
+  internal::CoreRef<SessionServerCall> keep = internal::CoreRef<SessionServerCall>::Share(call);
+  if (!call.TakeUp(incoming)) {
+    OnCallEnded(call);
+    return nullptr;
+  }
+  if (call.ready()) Start(call);
+  return call.over() && !call.handler_runs() ? nullptr : &call;
+}
+
+void Session::Start(SessionServerCall& call) {
+  if (!pending_.empty() || write_paused_ || started_this_turn_ >= options_.calls_per_turn_max) {
+    (write_paused_ ? counters_.starts_delayed_unsent : counters_.turns_exhausted).Add();
+    pending_.PushBack(call);
+    if (!write_paused_ && !start_pending_.linked()) loop_.Schedule(start_pending_);
+    return;
+  }
+  StartNow(call);
+}
+
+void Session::StartNow(SessionServerCall& call) {
+  ++started_this_turn_;
+  Actor* const actor = ActorAt(call.served().actor);
+  if (actor == nullptr) return;  // the connection is closing, and the call with it
+  if (!call.deadline().is_infinite() && call.deadline() <= loop_.Time()) {
+    return call.Refuse(absl::DeadlineExceededError("the deadline passed before the call was started"));
+  }
+  call.RunHandlerNow(*actor);
+}
+
+void Session::StartPending() {
+  started_this_turn_ = 0;
+  while (!pending_.empty() && !write_paused_ && started_this_turn_ < options_.calls_per_turn_max) {
+    StartNow(pending_.PopFront());
+  }
+  if (!pending_.empty() && !write_paused_ && !start_pending_.linked()) loop_.Schedule(start_pending_);
+}
+
+void Session::OnCallEnded(SessionServerCall& call) {
+  static_cast<ListNode<InFlight>&>(call).Unlink();
+  static_cast<ListNode<Pending>&>(call).Unlink();
+  --in_flight_;
+  call.Release();
+  if (in_flight_ > 0) return;
+  MaybeCloseIdle();
+  MaybeEnd();
+}
+
+Actor* Session::ActorAt(uint32_t index) {
+  if (actors_.empty()) actors_.resize(table_->actors().size());
+  if (actors_[index] == nullptr) {
+    std::unique_ptr<Actor> made;
+    if (!CallActor("constructor", [&] { made = table_->actors()[index].make(*this); })) return nullptr;
+    actors_[index] = std::move(made);
+    actor_order_.push_back(index);
+    if (!CallActor("ConnectionMade", [&] { actors_[index]->ConnectionMade(*this); })) return nullptr;
+  }
+  return state_ == State::kOpen ? actors_[index].get() : nullptr;
+}
+
+template <class F>
+bool Session::CallActor(const char* callback, F&& f) {
+  try {
+    std::forward<F>(f)();
+    return true;
+  } catch (...) {  // reports to the exception handler, which passes Fatal on
+    ExceptionContext context;
+    context.message = absl::StrCat("Fatal error: actor.", callback, "() call failed.");
+    context.Add("peer", DebugString(), this);
+    loop_.ReportCurrentException(std::move(context));
+  }
+  CloseWith(absl::InternalError("the actor of this connection failed"));
+  return false;
+}
+
+// ---------------------------------------------------------------------------------------------------- calls of ours
+
+internal::ClientCallRef Session::StartCall(const MethodInfo& method, const CallOptions& options,
+                                           const google::protobuf::MessageLite* message) {
+  MonotonicTime deadline = Context::Current().deadline();
+  if (options.timeout != absl::InfiniteDuration()) deadline = std::min(deadline, loop_.Time() + options.timeout);
+  auto* call = new SessionClientCall(*this, method, deadline);
+  internal::ClientCallRef handle(call);
+  client_calls_.PushBack(*call);
+  call->Retain();  // the session's
+  if (state_ == State::kLost || state_ == State::kClosing) {
+    call->End(absl::UnavailableError(close_reason_.ok() ? "the connection is closed" : close_reason_.message()));
+    return handle;
+  }
+  if (options.metadata != nullptr) call->metadata_ = *options.metadata;
+  call->half_closed_ = message != nullptr;
+  OutgoingCall outgoing;
+  outgoing.path = method.path;
+  outgoing.metadata = call->metadata_.empty() ? nullptr : &call->metadata_;
+  outgoing.message = message;
+  if (!deadline.is_infinite()) {
+    outgoing.timeout = deadline - loop_.Time();
+    if (outgoing.timeout <= absl::ZeroDuration()) {
+      call->End(absl::DeadlineExceededError(absl::StrCat(method.path, ": the deadline has passed")));
+      return handle;
+    }
+  }
+  const absl::StatusOr<CallId> id =
+      waiting_.empty() ? codec_->StartCall(outgoing, *call) : absl::ResourceExhaustedError("others wait before it");
+  if (id.ok()) {
+    call->id_ = *id;
+    call->metadata_.Clear();
+    FlushSoon();
+    return handle;
+  }
+  if (!absl::IsResourceExhausted(id.status())) {
+    call->End(StatusOfRefusal(id.status()));
+    return handle;
+  }
+  if (waiting_count_ >= options_.calls_waiting_max) {
+    counters_.calls_waiting_refused.Add();
+    call->End(absl::ResourceExhaustedError(absl::StrCat(waiting_count_, " calls wait for the peer to grant room")));
+    return handle;
+  }
+  if (message != nullptr) {
+    call->unsent_.emplace_back(message->New());
+    call->unsent_.back()->CheckTypeAndMergeFrom(*message);
+  }
+  static_cast<ListNode<InFlight>&>(*call).Unlink();
+  waiting_.PushBack(*call);
+  ++waiting_count_;
+  return handle;
+}
+
+void Session::OnCallRoom() {
+  while (!waiting_.empty()) {
+    SessionClientCall& call = waiting_.front();
+    OutgoingCall outgoing;
+    outgoing.path = call.method().path;
+    outgoing.metadata = call.metadata_.empty() ? nullptr : &call.metadata_;
+    const bool unary = !call.method().client_streams();
+    if (unary) outgoing.message = call.unsent_.front().get();
+    if (!call.deadline_.is_infinite()) {
+      outgoing.timeout = std::max(call.deadline_ - loop_.Time(), absl::Nanoseconds(1));
+    }
+    const absl::StatusOr<CallId> id = codec_->StartCall(outgoing, call);
+    if (!id.ok()) {
+      if (absl::IsResourceExhausted(id.status())) return;
+      call.End(StatusOfRefusal(id.status()));
+      continue;
+    }
+    call.id_ = *id;
+    static_cast<ListNode<Pending>&>(call).Unlink();
+    --waiting_count_;
+    client_calls_.PushBack(call);
+    call.metadata_.Clear();
+    auto unsent = std::move(call.unsent_);
+    if (!unary) {
+      for (const auto& message : unsent) {
+        if (!call.Encode(*message)) break;
+      }
+      if (call.started() && call.half_closed_) codec_->SendHalfClose(call.id_);
+      if (call.HasRoom()) call.Wake();
+    }
+    FlushSoon();
+  }
+}
+
+void Session::OnClientCallEnded(SessionClientCall& call) {
+  static_cast<ListNode<InFlight>&>(call).Unlink();
+  if (static_cast<ListNode<Pending>&>(call).linked()) {
+    static_cast<ListNode<Pending>&>(call).Unlink();
+    --waiting_count_;
+  }
+  call.Release();
+  if (draining_) MaybeCloseIdle();
+}
+
+void Session::OnGoAway(CallId, absl::Status why) {
+  // Calls that were accepted go on; those above get OnReset. A new one needs another connection.
+  if (role_ == Role::kClient) {
+    if (close_reason_.ok() && !why.ok()) close_reason_ = why;
+    draining_ = true;
+    while (!waiting_.empty()) waiting_.front().End(absl::UnavailableError("the server is going away"));
+    MaybeCloseIdle();
+  }
+}
+
+void Session::OnPong(uint64_t) {}
+
+}  // namespace troupe

@@ -1,0 +1,237 @@
+// Session: one connection: the Protocol that joins a transport, a codec and the actors.
+//
+// Server and Channel make sessions; users meet them as Connection. Either end may serve: incoming calls go to the actors
+// of the ServiceTable, and a stub made from the session calls the peer.
+//
+// Life:      made -> (calls of ours wait) -> ConnectionMade -> wire known -> calls both ways -> lost -> actors end -> ended
+// Reading    never stops for the sake of a handler or of unsent bytes; credit does (DESIGN.md, section 4).
+// Writing    is gathered: what a batch of the loop produced leaves at its end.
+// Threading: the loop's.
+// Lifetime:  owned by who made it, until `on_ended` was called, which happens once, from the loop, when the connection is
+//            gone and no handler runs any more; it may be destroyed inside that call.
+#ifndef TROUPE_SERVICE_SESSION_H_
+#define TROUPE_SERVICE_SESSION_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "troupe/actor/actor.h"
+#include "troupe/base/counter.h"
+#include "troupe/base/intrusive_list.h"
+#include "troupe/base/socket_address.h"
+#include "troupe/loop/event_loop.h"
+#include "troupe/loop/timer_heap.h"
+#include "troupe/net/protocol.h"
+#include "troupe/net/transport.h"
+#include "troupe/rpc/connection.h"
+#include "troupe/service/service_table.h"
+#include "troupe/wire/codec.h"
+
+namespace troupe {
+
+namespace internal {
+class SessionServerCall;
+class SessionClientCall;
+}  // namespace internal
+
+// One set a server or channel; for statistics, and for tests of limits.
+struct SessionCounters {
+  Counter calls_started;
+  Counter calls_ended_ok;
+  Counter calls_failed;
+  Counter calls_cancelled;           // by the peer, or by its loss
+  Counter calls_unimplemented;
+  Counter calls_refused_draining;
+  Counter turns_exhausted;           // more calls came at once than a turn takes
+  Counter starts_delayed_unsent;     // calls waited unstarted because output was not read
+  Counter calls_waiting_refused;     // ours, over calls_waiting_max
+  Counter wires_unknown;
+  Counter preface_timeouts;
+  Counter linger_timeouts;           // peers that did not close their end after ours
+  Counter format_errors;
+};
+
+struct SessionOptions {
+  CodecOptions codec;
+  absl::Duration preface_timeout = absl::Seconds(10);  // for the first bytes of a client
+  absl::Duration linger_timeout = absl::Seconds(5);    // for the peer to close, after we did
+  uint32_t calls_per_turn_max = 64;                    // started before the loop goes round
+  size_t calls_waiting_max = 10000;                    // ours, until the peer grants room
+};
+
+class Session final : public Connection, public ListNode<Session>, private CodecEvents {
+ public:
+  enum class Role { kServer, kClient };
+
+  // `table` may be null: nothing is served. `counters` outlives the session.
+  Session(EventLoop& loop, Role role, const SessionOptions& options, const ServiceTable* table,
+          SessionCounters& counters);
+  ~Session();
+
+  // The protocol for the session's transport. Once; the transport owns it.
+  std::unique_ptr<Protocol> MakeProtocol();
+  // Instead of a transport: there will be none. Ends all calls with `why`.
+  void Fail(const absl::Status& why);
+  void set_on_ended(absl::AnyInvocable<void(Session&)> on_ended) { on_ended_ = std::move(on_ended); }
+
+  // ---- the end
+  // Tells the peer to open no more calls; ends by itself when those in flight have ended.
+  void Drain();
+  // Ends the streams in flight with `why`; unary calls go on.
+  void EndStreams(const absl::Status& why);
+  void Close(const absl::Status& why) override;
+  // Close, with one status for the peer and another for calls in flight.
+  void CloseAs(const absl::Status& for_peer, const absl::Status& for_calls);
+  // Drops unsent bytes and ends the connection.
+  void Abort(const absl::Status& why);
+  // Destroys the frames of handlers that still run, where they stand. REQUIRES: the connection was closed or aborted.
+  void DestroyHandlers();
+  bool ended() const { return ended_; }
+  bool lost() const { return state_ == State::kLost; }
+  // Calls of the peer that were taken up and have not ended.
+  size_t calls_in_flight() const { return in_flight_; }
+  size_t handlers_running() const;
+
+  // ---- Connection
+  EventLoop& loop() override { return loop_; }
+  internal::ClientCallRef StartCall(const MethodInfo& method, const CallOptions& options,
+                                    const google::protobuf::MessageLite* message) override;
+  const SocketAddress& peer() const override { return peer_; }
+  const SocketAddress& local() const override { return local_; }
+  absl::string_view wire() const override { return codec_ ? "troupe/1" : "unknown"; }
+  bool single_client() const override { return true; }
+  bool draining() const override { return draining_; }
+  std::string DebugString() const override;
+
+ private:
+  friend class internal::SessionServerCall;
+  friend class internal::SessionClientCall;
+  enum class State : uint8_t { kConnecting, kDetecting, kOpen, kClosing, kLost };
+  class Adapter;
+  // A Runnable that calls a member.
+  template <void (Session::*kMember)()>
+  class Step final : public Runnable {
+   public:
+    explicit Step(Session& session) : session_(session) {}
+    ~Step() = default;
+    void Run() override { (session_.*kMember)(); }
+    std::string Describe() const override { return session_.DebugString(); }
+
+   private:
+    Session& session_;
+  };
+  template <void (Session::*kMember)()>
+  class Timeout final : public Timer {
+   public:
+    explicit Timeout(Session& session) : session_(session) {}
+    ~Timeout() = default;
+    void Run() override { (session_.*kMember)(); }
+    std::string Describe() const override { return session_.DebugString(); }
+
+   private:
+    Session& session_;
+  };
+
+  // ---- from the transport, through the adapter
+  void ConnectionMade(Transport& transport);
+  void DataReceived(absl::Span<const char> data);
+  bool EofReceived();
+  void PauseWriting();
+  void ResumeWriting();
+  void ConnectionLost(const absl::Status& reason);
+
+  // ---- from the codec
+  const void* FindMethod(absl::string_view path) override;
+  CallEvents* OnCall(IncomingCall& call) override;
+  void OnGoAway(CallId last, absl::Status why) override;
+  void OnPong(uint64_t opaque) override;
+  void OnCallRoom() override;
+
+  void Detect(absl::Span<const char> data);
+  void Receive(absl::Span<const char> data);
+  void OpenCodec();
+  void OnPrefaceTimeout();
+  void OnLingerTimeout();
+  // Sends what is there and ends our direction; the connection is lost when the peer ends its own, or after a while.
+  void CloseTransport();
+  // Hands what the codec made to the transport when the batch ends.
+  void FlushSoon() {
+    if (!flush_.linked() && state_ != State::kLost) loop_.AfterBatch(flush_);
+  }
+  void Flush();
+  // The peer broke the format, or an actor failed: says so to the peer and closes.
+  void CloseWith(const absl::Status& why) { CloseAs(why, why); }
+  // `why`: for calls of ours; the peer's are cancelled.
+  void EndAllCalls(const absl::Status& why);
+
+  // ---- calls of the peer
+  // Starts the call now or queues it.
+  void Start(internal::SessionServerCall& call);
+  void StartNow(internal::SessionServerCall& call);
+  void StartPending();
+  void OnCallEnded(internal::SessionServerCall& call);
+  // Null: it could not be made, and the connection is closing.
+  Actor* ActorAt(uint32_t index);
+  template <class F>
+  bool CallActor(const char* callback, F&& f);
+  void MaybeCloseIdle();
+  void MaybeEnd();
+  void End();
+
+  // ---- calls of ours
+  void TryStart(internal::SessionClientCall& call);
+  void OnClientCallEnded(internal::SessionClientCall& call);
+
+  struct InFlight;
+  struct Pending;
+
+  EventLoop& loop_;
+  const Role role_;
+  const SessionOptions options_;
+  const ServiceTable* const table_;
+  SessionCounters& counters_;
+  absl::AnyInvocable<void(Session&)> on_ended_;
+
+  State state_ = State::kConnecting;
+  bool draining_ = false;
+  bool write_paused_ = false;
+  bool ended_ = false;
+  absl::Status close_reason_;
+  absl::Status lost_reason_;
+  Adapter* adapter_ = nullptr;       // owned by the transport
+  Transport* transport_ = nullptr;   // from ConnectionMade to ConnectionLost
+  SocketAddress peer_;
+  SocketAddress local_;
+  std::string detecting_;            // the first bytes, while there are too few
+  std::unique_ptr<Codec> codec_;
+  MonotonicTime last_received_;      // for the codec's budgets, which refill with time
+
+  IntrusiveList<internal::SessionServerCall, InFlight> server_calls_;
+  IntrusiveList<internal::SessionServerCall, Pending> pending_;  // taken up, handler not started
+  size_t in_flight_ = 0;
+  uint32_t started_this_turn_ = 0;
+  IntrusiveList<internal::SessionClientCall, InFlight> client_calls_;
+  IntrusiveList<internal::SessionClientCall, Pending> waiting_;  // for the peer to grant room
+  size_t waiting_count_ = 0;
+
+  std::vector<std::unique_ptr<Actor>> actors_;  // by ServedMethod::actor; empty until one is made
+  std::vector<uint32_t> actor_order_;           // in which they were made
+
+  Step<&Session::Flush> flush_{*this};
+  Step<&Session::StartPending> start_pending_{*this};
+  Step<&Session::End> end_{*this};
+  Timeout<&Session::OnPrefaceTimeout> preface_timer_{*this};
+  Timeout<&Session::OnLingerTimeout> linger_timer_{*this};
+};
+
+}  // namespace troupe
+
+#endif  // TROUPE_SERVICE_SESSION_H_
