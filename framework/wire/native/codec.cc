@@ -393,64 +393,62 @@ absl::Status NativeCodec::ReceiveBody(Call& call, uint8_t flags, absl::Span<cons
     return absl::ResourceExhaustedError(
         absl::StrCat("message of ", bytes, " bytes, at most ", options_.message_bytes_max));
   };
-  if (begin) {
-    if (call.assembling) return Broken(absl::StrCat("message of call ", id, " begins inside another"));
-    if (!more) {
-      if (body.size() > options_.message_bytes_max) return ResetForPeer(call, too_large(body.size()));
-      Deliver(call, body, cost);
-    } else {
-      uint64_t total = 0;
-      if (!native::ReadVarint(body, total) || body.empty() || total <= body.size()) {
-        return Broken(absl::StrCat("first piece of a message of call ", id, " with a wrong length"));
-      }
-      if (total > options_.message_bytes_max) return ResetForPeer(call, too_large(total));
-      call.assembling = true;
-      call.partial_total = total;
-      call.partial_size = 0;
-      call.partial_cost = 0;
-      // Within the call's credit, room for all at once; beyond it as credit for it is granted.
-      call.partial_capacity = std::min<size_t>(total, options_.call_credit_bytes);
-      call.partial.reset(new char[call.partial_capacity]);
-      partial_bytes_ += call.partial_capacity;
+  if (begin && call.assembling) return Broken(absl::StrCat("message of call ", id, " begins inside another"));
+  if (begin && !more) {
+    if (body.size() > options_.message_bytes_max) return ResetForPeer(call, too_large(body.size()));
+    Deliver(call, body, cost);
+  } else if (begin) {
+    uint64_t total = 0;
+    if (!native::ReadVarint(body, total) || body.empty() || total <= body.size()) {
+      return Broken(absl::StrCat("first piece of a message of call ", id, " with a wrong length"));
     }
+    if (total > options_.message_bytes_max) return ResetForPeer(call, too_large(total));
+    call.assembling = true;
+    call.partial_total = total;
+    call.partial_size = 0;
+    call.partial_cost = 0;
+    Assemble(call, body, cost);
   } else if (!body.empty()) {
     const size_t missing = call.assembling ? call.partial_total - call.partial_size : 0;
     if (body.size() > missing || (body.size() == missing) == more) {
       return Broken(absl::StrCat("piece of a message of call ", id, " that does not fit its length"));
     }
+    Assemble(call, body, cost);
   } else if (!close) {
     return Glitch("empty frames");
+  } else if (call.assembling) {
+    return Broken(absl::StrCat("half-close of call ", id, " inside a message"));
   }
-  if (call.assembling && !(begin && !more)) {
-    if (call.partial_size + body.size() > call.partial_capacity) {
-      std::unique_ptr<char[]> larger(new char[call.partial_total]);
-      std::memcpy(larger.get(), call.partial.get(), call.partial_size);
-      call.partial = std::move(larger);
-      partial_bytes_ += call.partial_total - call.partial_capacity;
-      call.partial_capacity = call.partial_total;
-    }
-    if (!body.empty()) std::memcpy(call.partial.get() + call.partial_size, body.data(), body.size());
-    call.partial_size += body.size();
-    call.partial_cost += cost;
-    if (call.partial_size == call.partial_total) {
-      const std::unique_ptr<char[]> message = std::move(call.partial);
-      const uint32_t message_cost = std::exchange(call.partial_cost, 0);
-      const size_t size = call.partial_total;
-      partial_bytes_ -= std::exchange(call.partial_capacity, 0);
-      call.assembling = false;
-      ReturnAssembly(call);
-      Deliver(call, absl::MakeConstSpan(message.get(), size), message_cost);
-    } else if (close) {
-      return Broken(absl::StrCat("half-close of call ", id, " inside a message"));
-    } else {
-      GrantCall(call);
-    }
-  }
+  // An event may have ended the call.
   if (close) {
     Call* still = Find(id);
     if (still != nullptr && still->events != nullptr && !still->send_done) still->events->OnHalfClose();
   }
   return absl::OkStatus();
+}
+
+void NativeCodec::Assemble(Call& call, absl::Span<const char> piece, uint32_t cost) {
+  const size_t needed = call.partial_size + piece.size();
+  if (needed > call.partial_capacity) {
+    // All of it at once within the call's credit, or when credit for all of it was granted; otherwise as it comes.
+    const size_t capacity = call.assembly_bytes != 0 || call.partial_total <= options_.call_credit_bytes
+                                ? call.partial_total
+                                : std::min(call.partial_total, std::max(needed, 2 * call.partial_capacity));
+    std::unique_ptr<char[]> larger(new char[capacity]);
+    if (call.partial_size > 0) std::memcpy(larger.get(), call.partial.get(), call.partial_size);
+    call.partial = std::move(larger);
+    partial_bytes_ += capacity - call.partial_capacity;
+    call.partial_capacity = capacity;
+  }
+  std::memcpy(call.partial.get() + call.partial_size, piece.data(), piece.size());
+  call.partial_size = needed;
+  call.partial_cost += cost;
+  if (needed < call.partial_total) return GrantCall(call);
+  const std::unique_ptr<char[]> message = std::move(call.partial);
+  partial_bytes_ -= std::exchange(call.partial_capacity, 0);
+  call.assembling = false;
+  ReturnAssembly(call);
+  Deliver(call, absl::MakeConstSpan(message.get(), needed), std::exchange(call.partial_cost, 0));
 }
 
 void NativeCodec::Deliver(Call& call, absl::Span<const char> message, uint32_t cost) {

@@ -154,7 +154,9 @@ class NativeCodec final : public Codec {
   // The body of a frame, behind its head, into the call's messages.
   absl::Status ReceiveBody(Call& call, uint8_t flags, absl::Span<const char> body);
   absl::Status ChargeConnection(uint8_t flags, size_t body);
+  // Both may deliver an event, after which the call may be gone.
   void Deliver(Call& call, absl::Span<const char> message, uint32_t cost);
+  void Assemble(Call& call, absl::Span<const char> piece, uint32_t cost);
   absl::Status ResolveMethod(const native::CallHead& head, IncomingCall& call);
   // The call for a frame that is not CALL. OK with null: it is over, the frame is late.
   absl::Status FindForFrame(const native::FrameHeader& frame, Call*& call);

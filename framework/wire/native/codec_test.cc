@@ -1,6 +1,7 @@
 #include "troupe/wire/native/codec.h"
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -698,6 +699,58 @@ TEST(NativeCodec, EventsMayEndTheirOwnCall) {
   ASSERT_OK(Exchange(client, server));
   EXPECT_THAT(server.TakeLog(), ElementsAre("method /a", "call 1 /a", "message 1 20004 bytes", "method /next",
                                             "call 3 /next complete: x0a046e657874"));
+}
+
+// Each event that a call hears, in turn, ends the call or forgets it; what stands behind it in the frame must not
+// matter.
+TEST(NativeCodec, AnyEventMayEndItsCallInAnyWay) {
+  const std::vector<std::function<void(NativeCodec&, CallId)>> ways = {
+      [](NativeCodec& codec, CallId id) { codec.Reset(id, absl::InternalError("own")); },
+      [](NativeCodec& codec, CallId id) { codec.Forget(id); },
+      [](NativeCodec& codec, CallId id) { codec.SendReply(id, nullptr, absl::OkStatus(), nullptr); },
+      [](NativeCodec& codec, CallId) { codec.Abandon(absl::UnavailableError("closing")); },
+  };
+  const Metadata metadata = {{"k", "v"}};
+  // What a caller sends of call 1, and what a server answers to it.
+  const std::vector<FrameBytes> requests = {
+      FrameBytes().Call(1, 0, "/a", "whole"),
+      FrameBytes().Open(1, 0, "/a").Message(1, "whole").Message(1, "and another"),
+      FrameBytes().Open(1, 0, "/a").Message(1, "whole", kFlagClose),
+      FrameBytes().Open(1, 0, "/a").First(1, 6, "pie").Next(1, "ces", true, kFlagClose),
+      FrameBytes().Open(1, 0, "/a").HalfClose(1),
+      FrameBytes().Frame(FrameType::kCall, kFlagHead | kFlagBegin, 1, "\x04\x12\x02/awhole"),
+      FrameBytes().Open(1, 0, "/a").Reset(1, absl::CancelledError("")),
+  };
+  const std::vector<FrameBytes> answers = {
+      FrameBytes().Reply(1, "whole"),
+      FrameBytes().InitialMetadata(1, metadata).Message(1, "whole").End(1, absl::OkStatus()),
+      FrameBytes().First(1, 6, "pie").Next(1, "ces", true).End(1, absl::OkStatus(), metadata),
+      FrameBytes().Reset(1, absl::AbortedError("")),
+      FrameBytes().GoAway(0),
+      FrameBytes().Credit(1, 1 << 20).Credit(0, 1 << 20),
+  };
+  for (size_t way = 0; way < ways.size(); ++way) {
+    for (const bool client : {false, true}) {
+      for (const FrameBytes& bytes : client ? answers : requests) {
+        for (const int which : {0, 1, 2, 3}) {
+          CodecEnd end(client ? Client() : Server());
+          int heard = 0;
+          const auto act = [&](CallId id) {
+            if (heard++ == which) ways[way](end.codec(), id);
+          };
+          end.on_call = [&](IncomingCall& call) { act(call.id); };
+          end.on_message = [&](CallId id, absl::Span<const char>, size_t) { act(id); };
+          end.on_metadata = end.on_half_close = end.on_send_room = end.on_over = act;
+          if (client) {
+            const auto large = Value(std::string(100000, 'L'));
+            end.Start("/a", &large);
+          }
+          const absl::Status status = end.Receive(FrameBytes().Preface().Raw(bytes.str()));
+          EXPECT_TRUE(status.ok() || way == 3) << status;
+        }
+      }
+    }
+  }
 }
 
 TEST(NativeCodec, EventMayAbandonTheConnection) {

@@ -247,7 +247,10 @@ std::string Encoded(absl::string_view value) { return Value(value).SerializeAsSt
 struct CodecEnd::Listener final : CallEvents {
   Listener(CodecEnd& end, CallId id) : end(end), id(id) {}
 
-  void OnInitialMetadata(Metadata metadata) override { end.Log(absl::StrCat("metadata ", id, Shown(metadata))); }
+  void OnInitialMetadata(Metadata metadata) override {
+    end.Log(absl::StrCat("metadata ", id, Shown(metadata)));
+    if (end.on_metadata) end.on_metadata(id);
+  }
   void OnMessage(absl::Span<const char> message, size_t charged) override {
     if (end.log_messages) end.Log(absl::StrCat("message ", id, " ", Shown(message)));
     if (!end.consume) end.unconsumed[id] += charged;

@@ -106,6 +106,7 @@ class CodecEnd final : public CodecEvents {
   // When set, what happens instead of, or after, the line that is written.
   std::function<void(IncomingCall&)> on_call;
   std::function<void(CallId, absl::Span<const char>, size_t)> on_message;
+  std::function<void(CallId)> on_metadata;
   std::function<void(CallId)> on_half_close;
   std::function<void(CallId)> on_send_room;
   std::function<void(CallId)> on_over;  // ended or reset
