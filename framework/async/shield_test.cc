@@ -1,0 +1,115 @@
+// Shield: C-CMB-10.
+#include "troupe/async/shield.h"
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "troupe/async/sleep.h"
+#include "troupe/loop/loop_testing.h"
+
+namespace troupe {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+using ShieldTest = LoopTest;
+INSTANTIATE_POLLING(ShieldTest);
+
+Task<int> After(absl::Duration delay, int value, std::vector<std::string>* log = nullptr) {
+  co_await Sleep(delay);
+  if (log != nullptr) log->push_back("done");
+  co_return value;
+}
+Task<void> Throws(absl::Duration delay) {
+  co_await Sleep(delay);
+  throw std::runtime_error("x");
+}
+
+TEST_P(ShieldTest, ResultAndErrorPassThrough) {
+  loop_.RunUntilComplete([]() -> Task<void> {
+    const int value = co_await Shield(After(absl::Seconds(1), 4));
+    EXPECT_EQ(value, 4);
+    bool thrown = false;
+    try {
+      co_await Shield(Throws(absl::Seconds(1)));
+    } catch (const std::runtime_error&) {
+      thrown = true;
+    }
+    EXPECT_TRUE(thrown);
+    auto make = []() -> Task<std::unique_ptr<int>> { co_return std::make_unique<int>(4); };
+    const std::unique_ptr<int> moved = co_await Shield(make());
+    EXPECT_EQ(*moved, 4);
+  }());
+}
+
+TEST_P(ShieldTest, CancellingTheOuterLeavesTheInnerRunning) {
+  auto waits = loop_.CreateTask(
+      [](std::vector<std::string>& log) -> Task<void> { co_await Shield(After(absl::Seconds(5), 1, &log)); }(log_));
+  loop_.CallLater(absl::Seconds(1), [&] { waits.Cancel(); });
+  EXPECT_THROW(loop_.RunUntilComplete(Future<void>(waits)), Cancelled);
+  EXPECT_EQ(loop_.Time() - MonotonicTime(), absl::Seconds(1));
+  EXPECT_THAT(log_, IsEmpty());
+  loop_.RunUntilComplete(Sleep(absl::Seconds(10)));
+  EXPECT_THAT(log_, ElementsAre("done"));
+}
+
+TEST_P(ShieldTest, CancellingTheInnerCancelsTheOuter) {
+  Promise<int> inner(loop_);
+  Future<int> outer = Shield(inner.future());
+  loop_.CallSoon([&] { inner.future().Cancel(); });
+  EXPECT_THROW(loop_.RunUntilComplete(outer), Cancelled);
+  EXPECT_TRUE(outer.cancelled());
+}
+
+TEST_P(ShieldTest, ADoneFutureIsItself) {
+  Promise<int> inner(loop_);
+  inner.SetValue(1);
+  EXPECT_EQ(Shield(inner.future()).core().get(), inner.future().core().get());
+}
+
+TEST_P(ShieldTest, AnErrorAfterTheOuterWasCancelledIsReportedByTheInner) {
+  loop_.RunUntilComplete([]() -> Task<void> {
+    Future<void> outer = Shield(Throws(absl::Seconds(1)));
+    outer.Cancel();
+    co_await Sleep(absl::Seconds(2));
+  }());
+  EXPECT_THAT(TakeReports(), ElementsAre("Task exception was never retrieved"));
+}
+
+TEST_P(ShieldTest, AnErrorNobodyTookFromTheOuterIsReportedOnce) {
+  loop_.RunUntilComplete([]() -> Task<void> {
+    {
+      Future<void> outer = Shield(Throws(absl::Seconds(1)));
+      co_await Sleep(absl::Seconds(2));
+    }
+    co_return;
+  }());
+  EXPECT_THAT(TakeReports(), ElementsAre("Shield exception was never retrieved"));
+}
+
+TEST_P(ShieldTest, TheInnerDoesNotInheritTheDeadline) {
+  loop_.RunUntilComplete([]() -> Task<void> {
+    auto deadline = []() -> Task<MonotonicTime> { co_return Context::Current().deadline(); };
+    Future<MonotonicTime> shielded =
+        Context::Current().WithDeadline(MonotonicTime::FromNanos(5)).Run([&] { return Shield(deadline()); });
+    const MonotonicTime seen = co_await shielded;
+    EXPECT_TRUE(seen.is_infinite());
+  }());
+}
+
+// asyncio: 3 iterations for a task that is ready at once.
+TEST_P(ShieldTest, TakesAsManyIterationsAsInAsyncio) {
+  Iterations iterations(loop_);
+  loop_.RunUntilComplete([](Iterations& iterations) -> Task<void> {
+    auto body = []() -> Task<int> { co_return 1; };
+    const int start = iterations.count();
+    co_await Shield(body());
+    EXPECT_EQ(iterations.count() - start, 3);
+  }(iterations));
+}
+
+}  // namespace
+}  // namespace troupe
