@@ -464,7 +464,7 @@ def registry_host(path, source):
     return matches(_REGISTRY, source, "the host of a package registry", code=False)
 
 
-@rule(".h")
+@rule(".h", where=lambda path: not path.startswith("testing/outside_workspace/"))
 def header(path, source):
     """A header begins with a comment that says what it is, and has the guard TROUPE_PATH_OF_FILE_H_; framework/ is left
     out of it, and tools/ may be."""
