@@ -13,7 +13,7 @@ void ReportReplacedError(const std::exception_ptr& error) {
     return;
   } catch (const Fatal&) {
     throw;  // nobody swallows it: it goes before what the cleanup threw
-  } catch (...) {  // reported
+  } catch (...) {  // reported below
   }
   ExceptionContext context;
   context.message = "An error was replaced by one of the cleanup in Finally";

@@ -63,6 +63,7 @@ class LayeringTest(RuleTest):
     def test_folders_are_included_by_their_public_name(self):
         self.assertTrue(self.include("framework/os/a.cc", "framework/base/b.h"))
         self.assertTrue(self.include("services/kv/a.cc", "testing/in_process.h"))
+        self.assertFalse(self.include("framework/wire/a_test.cc", "framework/wire/vectors.pb.h"))
 
     def test_libraries_and_comments_are_not_ours(self):
         self.allows("layering", "#include <sys/epoll.h>\n", '#include "absl/status/status.h"\n',
@@ -169,6 +170,14 @@ class CoroutineTest(RuleTest):
         )
 
 
+    def test_in_a_test_a_named_closure_may_be_a_coroutine(self):
+        named = "const auto f = [&]() -> Task<void> { co_await G(); };"
+        self.refuses("coroutine-lambda", named)
+        self.allows("coroutine-lambda", named, path="framework/async/x_test.cc")
+        self.refuses("coroutine-lambda", "loop.CreateTask([&]() -> Task<void> { co_await G(); }());",
+                     path="framework/async/x_test.cc")  # fmt: skip
+
+
 class ErrorTest(RuleTest):
     def test_catch_all(self):
         self.refuses("catch-all", "try { F(); } catch (...) { }", "catch (...) {\n  LOG(ERROR);\n}\nthrow;",
@@ -191,11 +200,12 @@ class ErrorTest(RuleTest):
 
 class HabitTest(RuleTest):
     def test_beyond_the_seam(self):
-        self.refuses("beyond-the-seam", "#include <sys/socket.h>", "auto t = absl::Now();", "std::thread t(F);",
+        self.refuses("beyond-the-seam", "#include <sys/epoll.h>", "int fd = ::socket(a, b, 0);", "auto t = absl::Now();", "std::thread t(F);",
                      "auto t = std::chrono::steady_clock::now();", "#include <random>")  # fmt: skip
-        self.allows("beyond-the-seam", "std::thread::id id = std::this_thread::get_id();", "auto t = os.Now();", "loop.random()()", "x.random();")
+        self.allows("beyond-the-seam", "#include <sys/socket.h>", "os.Socket(AF_INET, SOCK_STREAM)", "A::connect(b);",
+                    "std::thread::id id = std::this_thread::get_id();", "auto t = os.Now();", "loop.random()()", "x.random();")
         for path in ("framework/os/posix_os.cc", "framework/net/x_test.cc", "services/kv/x.cc"):
-            self.allows("beyond-the-seam", "#include <sys/socket.h>", path=path)
+            self.allows("beyond-the-seam", "#include <sys/epoll.h>", path=path)
 
     def test_default_capture(self):
         self.refuses("default-capture", "[=] { };", "[=, &x] { };")
