@@ -198,9 +198,9 @@ void EventLoop::RunForever() {
   } while (!stopping_);
 }
 
-void EventLoop::RunOnceWithoutWaiting() {
+bool EventLoop::RunOnceWithoutWaiting() {
   RunScope scope(*this);
-  RunIteration(/*wait=*/false);
+  return RunIteration(/*wait=*/false);
 }
 
 MonotonicTime EventLoop::NextWakeup() {
@@ -208,7 +208,7 @@ MonotonicTime EventLoop::NextWakeup() {
   return timers_.empty() ? MonotonicTime::InfiniteFuture() : timers_.next();
 }
 
-void EventLoop::RunIteration(bool wait) {
+bool EventLoop::RunIteration(bool wait) {
   MonotonicTime deadline;  // long ago: poll and return
   if (wait && !HasReady() && !stopping_) {
     deadline = timers_.empty() ? MonotonicTime::InfiniteFuture() : timers_.next();
@@ -230,8 +230,9 @@ void EventLoop::RunIteration(bool wait) {
   if (!signal_handlers_.empty()) TakeSignals();
 
   if (!timers_.empty()) TakeTimers(Time());
+  const bool ran = HasReady();
   RunBatch();
-  if (options_.strict_polling || ready_.empty() || stopping_) return;
+  if (options_.strict_polling || ready_.empty() || stopping_) return ran;
   // Batches that share the poll are iterations in all but the poll: what is due, or was posted by other threads, takes
   // its place between them.
   MonotonicTime now = Time();
@@ -240,9 +241,10 @@ void EventLoop::RunIteration(bool wait) {
     if (inbox_->has_some.load(std::memory_order_acquire)) TakeInbox();
     TakeTimers(now);
     RunBatch();
-    if (ready_.empty() || stopping_) return;
+    if (ready_.empty() || stopping_) return ran;
     now = Time();
   }
+  return ran;
 }
 
 void EventLoop::RunBatch() {

@@ -225,8 +225,9 @@ class EventLoop {
   IntrusiveList<internal::TaskNode>& tasks() { return tasks_; }
   // True when something queued is waiting to run.
   bool HasReady() const { return !ready_.empty() || !after_batch_.empty(); }
-  // One iteration that does not wait: for drivers of several loops in one thread. REQUIRES: no loop runs in the thread.
-  void RunOnceWithoutWaiting();
+  // One iteration that does not wait; says whether anything ran. For drivers of several loops in one thread.
+  // REQUIRES: no loop runs in the thread.
+  bool RunOnceWithoutWaiting();
   // When it next has something to run by itself: now, a timer's time, or never (then only its Os can wake it).
   MonotonicTime NextWakeup();
 
@@ -258,7 +259,8 @@ class EventLoop {
   internal::LoopLocal* FindLocal(const void* key) const;
   // Moves what other threads posted to ready; tells whether there was any.
   void TakeInbox();
-  void RunIteration(bool wait);
+  // Says whether anything ran.
+  bool RunIteration(bool wait);
   // Moves what is due to ready; `now` is sampled once for the whole pass (C-LOOP-07).
   void TakeTimers(MonotonicTime now) {
     while (!timers_.empty() && timers_.next() <= now) ready_.PushBack(timers_.PopFront());
