@@ -3,7 +3,7 @@
 def cc_fuzz(name, srcs, deps = [], size = "small", tags = [], **kwargs):
     """A fuzz target: sources that define LLVMFuzzerTestOneInput, and seeds in the folder NAME_corpus.
 
-    NAME_test feeds it each file of the corpus, with any compiler and under any sanitizer, and is part of //... .
+    NAME_test feeds it each file of the corpus, whole, cut and damaged, with any compiler, and is part of //... .
     NAME is the fuzzer itself. It needs clang and --config=fuzz; tools/run fuzz builds and runs all of them.
     An input that broke something once becomes a file of the corpus.
 

@@ -521,7 +521,7 @@ def dead_link(path, source):
 _TEXT = (
     ".h", ".cc", ".c", ".py", ".sh", ".bzl", ".bazel", ".md", ".txt", ".proto", ".js", ".json", ".go", ".cfg", ".golden",
 )  # fmt: skip
-_NO_TEXT_WALKED = ("node_modules", "testdata", "corpus")
+_NO_TEXT_WALKED = ("node_modules", "testdata")
 
 
 def is_text(root, path):
