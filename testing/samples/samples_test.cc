@@ -135,7 +135,10 @@ troupe::Task<std::vector<std::string>> WatchKeys(KeyValueStub kv, size_t count) 
   std::vector<std::string> keys;
   auto events = kv.Watch(WatchRequest());
   WatchEvent event;
-  while (keys.size() < count && co_await events.Read(event)) keys.push_back(event.key());
+  while (co_await events.Read(event)) {
+    keys.push_back(event.key());
+    if (keys.size() == count) break;
+  }
   co_return keys;
 }
 
