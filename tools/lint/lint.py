@@ -112,6 +112,8 @@ def room_of_file(path):
 
 def room_of_include(include):
     """The room that an include belongs to; None if it is not ours."""
+    if include.startswith(_SUITES):
+        return "suites"
     parts = include.split("/")
     if parts[0] in ("framework", "testing", "protos"):
         return "outside"
@@ -298,10 +300,14 @@ def await_of_temporary(path, source):
 
 
 @rule(".h", ".cc")
-def await_in_ternary(path, source):
-    """clang miscompiles cond ? co_await a : b."""
+def await_in_operator(path, source):
+    """Where an operator decides whether to await: clang miscompiles cond ? co_await a : b, g++ 12 a && co_await b."""
     found = []
     for position, text in statements(source.code):
+        match = re.search(r"\s(&&|\|\|)\s[^;]*\bco_await\b", text)
+        if match:
+            message = "co_await behind %s, which g++ 12 miscompiles: use if" % match.group(1)
+            found.append((source.line_of(position + match.start(1)), message))
         match = re.search(r"\?(?:[^?:;]|::)*(?:\bco_await\b|(?<!:):(?!:)(?:[^;,])*\bco_await\b)", text)
         if match:
             found.append((source.line_of(position + match.start()), "co_await in ?:, which clang miscompiles: use if"))

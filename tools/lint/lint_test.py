@@ -51,6 +51,8 @@ class LayeringTest(RuleTest):
         self.assertTrue(self.include("testing/in_process.h", "services/kv/store.h"))
         self.assertTrue(self.include("services/kv/store.cc", "troupe/testing/in_process.h"))
         self.assertFalse(self.include("testing/benchmarks/rpc.cc", "services/echo/echo.h"))
+        self.assertFalse(self.include("testing/samples/a.cc", "testing/samples/b.h"))
+        self.assertTrue(self.include("testing/in_process.cc", "testing/samples/b.h"))
 
     def test_tests_may_use_testing_but_no_higher_room(self):
         self.assertFalse(self.include("framework/loop/a_test.cc", "troupe/testing/sim/os.h"))
@@ -141,11 +143,14 @@ class CoroutineTest(RuleTest):
             "try { co_await F(); } catch (...) { throw; }",
         )
 
-    def test_await_in_ternary(self):
-        self.refuses("await-in-ternary", "x = c ? co_await A() : b;", "x = c ? a : co_await B();",
+    def test_await_in_operator(self):
+        self.refuses("await-in-operator", "x = c ? co_await A() : b;", "x = c ? a : co_await B();",
                      "x = c ? n::a : 1 + co_await B();")  # fmt: skip
-        self.allows("await-in-ternary", "x = co_await A(c ? a : b);", "case a: co_await B();",
+        self.allows("await-in-operator", "x = co_await A(c ? a : b);", "case a: co_await B();",
                     "auto y = c ? a : b;\nco_await n::B(y);")  # fmt: skip
+        self.refuses("await-in-operator", "while (n < m && co_await r.Read(e)) Use(e);", "x = a || (co_await B()).ok();")
+        self.allows("await-in-operator", "auto&& x = co_await A();", "const bool x = a && b;\nco_await A();",
+                    "if (a && b) {\n  co_await A();\n}", "const bool both = co_await A() && b;")  # fmt: skip
 
     def test_coroutine_lambda(self):
         self.refuses(
