@@ -4,7 +4,11 @@ def _public_folder(package):
     """framework/base -> troupe/base, testing/sim -> troupe/testing/sim, framework/wire/native -> troupe/wire/native."""
     return "troupe/" + (package[len("framework/"):] if package.startswith("framework/") else package)
 
-def troupe_cc_library(name, hdrs = [], srcs = [], **kwargs):
+def _is_internal(package, hdrs):
+    """Users see neither the headers in a folder internal/ nor the codecs."""
+    return (package + "/").startswith("framework/wire/") or all([h.startswith("internal/") for h in hdrs])
+
+def troupe_cc_library(name, hdrs = [], srcs = [], visibility = None, **kwargs):
     """A cc_library whose headers are included from outside as troupe/<room>/x.h.
 
     In this repository's clang builds every header is also compiled alone, so that one which does not include what it
@@ -14,10 +18,14 @@ def troupe_cc_library(name, hdrs = [], srcs = [], **kwargs):
       name: of the library.
       hdrs: its headers, normally one.
       srcs: its sources.
+      visibility: of the library; without it what is internal to a room is seen by the rooms above, the rest as the
+        package says.
       **kwargs: of cc_library.
     """
     package = native.package_name()
     folder = _public_folder(package)
+    if visibility == None and package.startswith("framework/") and _is_internal(package, hdrs):
+        visibility = [str(Label("//framework:%s_and_above" % package.split("/")[1]))]
     alone = []
     for header in hdrs:
         stem = "_%s_%s_alone" % (name, header.replace("/", "_").replace(".", "_"))
@@ -37,5 +45,6 @@ def troupe_cc_library(name, hdrs = [], srcs = [], **kwargs):
         hdrs = hdrs,
         include_prefix = folder,
         strip_include_prefix = "/" + package,
+        visibility = visibility,
         **kwargs
     )
