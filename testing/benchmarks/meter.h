@@ -1,0 +1,72 @@
+// What the programs of a comparison share: clocks, and how they speak to table.py.
+//
+// A program measures one case of one peer and prints lines "NAME NUMBER" on stdout. CPU time is what is compared where
+// it can be: unlike elapsed time it is the same on a machine that does other things besides.
+#ifndef TROUPE_TESTING_BENCHMARKS_METER_H_
+#define TROUPE_TESTING_BENCHMARKS_METER_H_
+
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+
+namespace benchmarks {
+
+[[noreturn]] inline void Die(const char* what) {
+  std::perror(what);
+  std::exit(1);
+}
+
+inline int64_t Nanos(clockid_t clock) {
+  timespec time;
+  if (clock_gettime(clock, &time) != 0) Die("clock_gettime");
+  return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
+inline int64_t NowNanos() { return Nanos(CLOCK_MONOTONIC); }
+// Of all threads of a process, in user and kernel mode; 0 is the calling process.
+inline int64_t CpuNanos(pid_t process = 0) {
+  clockid_t clock;
+  if (clock_getcpuclockid(process, &clock) != 0) Die("clock_getcpuclockid");
+  return Nanos(clock);
+}
+
+inline void Print(const char* name, double value) { std::printf("%s %.6g\n", name, value); }
+
+// A server's first words. It serves until it is killed, at the latest when the program that started it ends.
+inline void PrintPort(int port) {
+  std::printf("port %d\n", port);
+  std::fflush(stdout);
+}
+inline void EndWithParent() { prctl(PR_SET_PDEATHSIG, SIGKILL); }
+
+// CPU of this process per operation, where run(n) makes n of them: the median of several stretches, after one that
+// nobody counts.
+template <class F>
+double CpuNanosPerOperation(F&& run, int operations = 10'000) {
+  constexpr int64_t kStretchNanos = 30'000'000;
+  constexpr int kStretches = 3;
+  std::vector<double> costs;
+  for (int stretch = 0; stretch <= kStretches; ++stretch) {
+    const int64_t start = CpuNanos();
+    int64_t made = 0;
+    int64_t used = 0;
+    do {
+      run(operations);
+      made += operations;
+      used = CpuNanos() - start;
+    } while (used < kStretchNanos);
+    if (stretch > 0) costs.push_back(static_cast<double>(used) / static_cast<double>(made));
+  }
+  std::sort(costs.begin(), costs.end());
+  return costs[costs.size() / 2];
+}
+
+}  // namespace benchmarks
+
+#endif  // TROUPE_TESTING_BENCHMARKS_METER_H_

@@ -1,0 +1,98 @@
+// Unary calls over gRPC C++, by its callback API at both ends, which is its fastest.
+//
+//   rpc_grpc server                                  prints its port, serves until it is killed
+//   rpc_grpc client PORT SERVER_PID CALLERS SECONDS  prints the results of RpcLoad
+#include <cstdlib>
+#include <latch>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "echo/v1/echo.grpc.pb.h"
+#include "echo/v1/echo.pb.h"
+#include "grpcpp/grpcpp.h"
+#include "troupe/testing/benchmarks/meter.h"
+#include "troupe/testing/benchmarks/rpc_load.h"
+
+namespace {
+
+using benchmarks::RpcLoad;
+using echo::v1::EchoRequest;
+using echo::v1::EchoResponse;
+
+class EchoService final : public echo::v1::Echo::CallbackService {
+ public:
+  grpc::ServerUnaryReactor* Echo(grpc::CallbackServerContext* context, const EchoRequest* request,
+                                 EchoResponse* response) override {
+    response->set_message(request->message());
+    grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+    reactor->Finish(grpc::Status::OK);
+    return reactor;
+  }
+};
+
+int Serve() {
+  EchoService service;
+  int port = 0;
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(&service);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  if (server == nullptr) return 1;
+  benchmarks::PrintPort(port);
+  server->Wait();
+  return 0;
+}
+
+class Calls {
+ public:
+  Calls(echo::v1::Echo::Stub& stub, RpcLoad::Caller& caller, std::latch& over)
+      : stub_(stub), caller_(caller), over_(over) {
+    request_.set_message("8 bytes.");
+  }
+
+  void CallNext() {
+    context_.emplace();
+    caller_.Started();
+    stub_.async()->Echo(&*context_, &request_, &response_, [this](const grpc::Status& status) {
+      if (!status.ok() || response_.message() != request_.message()) {
+        std::fprintf(stderr, "%s\n", status.error_message().c_str());
+        std::_Exit(1);
+      }
+      caller_.Ended() ? CallNext() : over_.count_down();
+    });
+  }
+
+ private:
+  echo::v1::Echo::Stub& stub_;
+  RpcLoad::Caller& caller_;
+  std::latch& over_;
+  std::optional<grpc::ClientContext> context_;
+  EchoRequest request_;
+  EchoResponse response_;
+};
+
+int Client(const std::string& port, pid_t server, int callers, double seconds) {
+  RpcLoad load(callers, server, seconds);
+  const auto stub =
+      echo::v1::Echo::NewStub(grpc::CreateChannel("ipv4:127.0.0.1:" + port, grpc::InsecureChannelCredentials()));
+  std::latch over(callers);
+  std::vector<std::unique_ptr<Calls>> calls;
+  for (RpcLoad::Caller& caller : load.callers()) calls.push_back(std::make_unique<Calls>(*stub, caller, over));
+  for (const auto& call : calls) call->CallNext();
+  load.Run();
+  over.wait();
+  load.PrintResults();
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  benchmarks::EndWithParent();
+  const std::string role = argc > 1 ? argv[1] : "";
+  if (role == "server") return Serve();
+  if (role != "client" || argc != 6) return 2;
+  return Client(argv[2], std::atoi(argv[3]), std::atoi(argv[4]), std::atof(argv[5]));
+}

@@ -1,0 +1,99 @@
+// Unary calls over Troupe's native wire.
+//
+//   rpc_troupe server                                  prints its port, serves until it is killed
+//   rpc_troupe client PORT SERVER_PID CALLERS SECONDS  prints the results of RpcLoad
+#include <cstdlib>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "echo/v1/echo.pb.h"
+#include "echo/v1/echo.troupe.h"
+#include "troupe/async/run.h"
+#include "troupe/async/task.h"
+#include "troupe/base/status_macros.h"
+#include "troupe/loop/event_loop.h"
+#include "troupe/os/posix_os.h"
+#include "troupe/rpc/call.h"
+#include "troupe/service/channel.h"
+#include "troupe/service/server.h"
+#include "troupe/testing/benchmarks/meter.h"
+#include "troupe/testing/benchmarks/rpc_load.h"
+
+namespace {
+
+using benchmarks::RpcLoad;
+using echo::v1::EchoRequest;
+using echo::v1::EchoResponse;
+
+class EchoService final : public echo::v1::EchoActor {
+ public:
+  troupe::Task<absl::Status> Echo(const EchoRequest& request, EchoResponse& response, troupe::Call&) override {
+    response.set_message(request.message());
+    co_return absl::OkStatus();
+  }
+};
+
+troupe::Task<absl::Status> Serve(troupe::EventLoop& loop) {
+  troupe::Server server(loop, {.listen = {"127.0.0.1:0"}});
+  server.Add<EchoService>();
+  CO_RETURN_IF_ERROR(co_await server.Start());
+  benchmarks::PrintPort(server.addresses()[0].port());
+  co_return co_await server.ServeForever();
+}
+
+troupe::Task<absl::Status> CallInTurn(echo::v1::EchoStub& stub, RpcLoad::Caller& caller) {
+  EchoRequest request;
+  request.set_message("8 bytes.");
+  do {
+    caller.Started();
+    absl::StatusOr<EchoResponse> response = co_await stub.Echo(request);
+    CO_RETURN_IF_ERROR(response.status());
+    if (response->message() != request.message()) co_return absl::InternalError("that is another message");
+  } while (caller.Ended());
+  co_return absl::OkStatus();
+}
+
+troupe::Task<absl::Status> CallAll(troupe::EventLoop& loop, const std::string& target, RpcLoad& load) {
+  troupe::Channel channel(loop, target);
+  echo::v1::EchoStub stub(channel);
+  std::vector<troupe::TaskHandle<absl::Status>> tasks;
+  for (RpcLoad::Caller& caller : load.callers()) tasks.push_back(loop.CreateTask(CallInTurn(stub, caller)));
+  absl::Status result;
+  for (const auto& task : tasks) {
+    const absl::Status status = co_await task;
+    result.Update(status);
+  }
+  channel.Close();
+  co_return result;
+}
+
+int Client(const std::string& port, pid_t server, int callers, double seconds) {
+  RpcLoad load(callers, server, seconds);
+  absl::Status status;
+  std::thread thread([&] {
+    troupe::EventLoop loop(troupe::PosixOs::Get());
+    status = loop.RunUntilComplete(CallAll(loop, absl::StrCat("ipv4:127.0.0.1:", port), load));
+    loop.Close();
+  });
+  load.Run();
+  thread.join();
+  if (!status.ok()) {
+    std::fprintf(stderr, "%s\n", status.ToString().c_str());
+    return 1;
+  }
+  load.PrintResults();
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  benchmarks::EndWithParent();
+  const std::string role = argc > 1 ? argv[1] : "";
+  if (role == "server") return troupe::Run(1, argv, Serve);
+  if (role != "client" || argc != 6) return 2;
+  return Client(argv[2], std::atoi(argv[3]), std::atoi(argv[4]), std::atof(argv[5]));
+}

@@ -1,0 +1,223 @@
+#!/usr/bin/env python3
+"""Measures Troupe beside its peers and prints a table of ratios.
+
+usage: table.py [--repetitions N] [--seconds S] [PATTERN ...]
+
+PATTERN, a part of a row's name, chooses rows. Every repetition runs all peers of a case one after the other, the next
+one in the opposite order, so that what else the machine does meets all of them; what is printed is medians. A ratio is
+taken within a repetition and is above 1 where Troupe is the better one: cheaper, or faster.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+
+# Loaded machines are slow, but nothing here takes this long.
+_PROGRAM_SECONDS_MAX = 60
+
+# (case of loop_*.cc, row)
+_LOOP_CASES = [
+    ("post_chain", "callback that posts the next"),
+    ("post_batch", "callbacks posted together"),
+    ("timer_fired", "timer scheduled and fired"),
+    ("timer_cancelled", "timer scheduled and cancelled"),
+    ("threadsafe_burst", "callbacks posted by another thread"),
+    ("threadsafe_round_trip", "round trip between two threads"),
+    ("task_await", "await of a coroutine"),
+    ("task_spawn", "task spawned and awaited"),
+]
+_BYTES_CONNECTIONS = 16
+_BYTES_SIZES = [(64, "64 B"), (16 << 10, "16 KiB")]
+_CALLS_IN_FLIGHT = [1, 128]
+
+
+class Metric:
+    """One number of a program's output: name there, unit, digits after the point; is more better?"""
+
+    def __init__(self, key, title, digits, more_is_better=False):
+        self.key = key
+        self.title = title
+        self.digits = digits
+        self.more_is_better = more_is_better
+
+
+_SERVER_CPU = Metric("server_us", "server CPU, us", 2)
+_PER_SECOND = Metric("per_s", "per second", 0, more_is_better=True)
+
+
+class Section:
+    """Rows that compare the same peers. Troupe is the first of `peers`."""
+
+    def __init__(self, title, peers, rows):
+        self.title = title
+        self.peers = peers
+        self.rows = rows
+
+
+class Row:
+    """A case: `measure(peer)` runs it once and gives {key: number}."""
+
+    def __init__(self, name, metrics, measure):
+        self.name = name
+        self.metrics = metrics
+        self.measure = measure
+
+
+def parse(output):
+    """{"NAME": number} of lines "NAME NUMBER"."""
+    return {name: float(value) for name, value in (line.split() for line in output.splitlines())}
+
+
+def run(program, *args):
+    done = subprocess.run([program, *map(str, args)], stdout=subprocess.PIPE, timeout=_PROGRAM_SECONDS_MAX, check=True)
+    return parse(done.stdout.decode())
+
+
+class Servers:
+    """Server programs, started when first asked for. Ends them when the `with` block ends."""
+
+    def __init__(self, folder):
+        self._folder = folder
+        self._running = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process, _ in self._running.values():
+            process.kill()
+        for process, _ in self._running.values():
+            process.wait()
+            process.stdout.close()
+
+    def address(self, name, *args):
+        """(port, process id)"""
+        if name not in self._running:
+            process = subprocess.Popen([os.path.join(self._folder, name), *args], stdout=subprocess.PIPE)
+            self._running[name] = (process, None)
+            port = int(parse(process.stdout.readline().decode())["port"])
+            self._running[name] = (process, port)
+        process, port = self._running[name]
+        return port, process.pid
+
+
+def sections(folder, servers, seconds):
+    def loop_row(case, name):
+        def measure(peer):
+            return run(os.path.join(folder, "loop_" + peer), case)
+
+        return Row(name, [Metric("cpu_ns", "CPU, ns", 1)], measure)
+
+    def bytes_row(size, name):
+        def measure(peer):
+            port, server = servers.address("bytes_" + peer)
+            return run(os.path.join(folder, "bytes_load"), port, server, size, _BYTES_CONNECTIONS, seconds)
+
+        return Row(f"{name} messages, {_BYTES_CONNECTIONS} connections", [_SERVER_CPU, _PER_SECOND], measure)
+
+    def rpc_row(in_flight):
+        def measure(peer):
+            port, server = servers.address("rpc_" + peer, "server")
+            return run(os.path.join(folder, "rpc_" + peer), "client", port, server, in_flight, seconds)
+
+        metrics = [
+            _SERVER_CPU,
+            Metric("client_us", "client CPU, us", 2),
+            _PER_SECOND,
+            Metric("p50_us", "p50, us", 1),
+            Metric("p99_us", "p99, us", 1),
+        ]
+        return Row(f"{in_flight} in flight", metrics, measure)
+
+    return [
+        Section("Loop: CPU of one operation", ["troupe", "asio"], [loop_row(*case) for case in _LOOP_CASES]),
+        Section("Byte echo over TCP: each message and its answer", ["troupe", "epoll", "asio"],
+                [bytes_row(*size) for size in _BYTES_SIZES]),
+        Section("Unary calls of 8 bytes over TCP, one connection", ["troupe", "grpc"],
+                [rpc_row(in_flight) for in_flight in _CALLS_IN_FLIGHT]),
+    ]
+
+
+def measure_interleaved(row, peers, repetitions):
+    """{peer: [results of each repetition]}"""
+    results = {peer: [] for peer in peers}
+    for repetition in range(repetitions):
+        for peer in peers if repetition % 2 == 0 else reversed(peers):
+            results[peer].append(row.measure(peer))
+    return results
+
+
+def ratio(metric, ours, theirs):
+    """How many times better we are, as (median, least, most) of the repetitions."""
+    ratios = []
+    for our_result, their_result in zip(ours, theirs):
+        a, b = our_result[metric.key], their_result[metric.key]
+        ratios.append(a / b if metric.more_is_better else b / a)
+    return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def lines_of(row, peers, results):
+    """The rows of the table, one for each metric."""
+    lines = []
+    for metric in row.metrics:
+        cells = [row.name, metric.title]
+        for peer in peers:
+            cells.append(f"{statistics.median(r[metric.key] for r in results[peer]):,.{metric.digits}f}")
+        for peer in peers[1:]:
+            median, least, most = ratio(metric, results[peers[0]], results[peer])
+            cells.append(f"{median:.2f} ({least:.2f}-{most:.2f})")
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def header_of(section):
+    cells = ["", "", *section.peers, *(f"vs {peer} (min-max)" for peer in section.peers[1:])]
+    return ["| " + " | ".join(cells) + " |", "|---|---|" + "---:|" * (len(cells) - 2)]
+
+
+def machine():
+    """Processor, count of processors, and how busy they are with other things."""
+    model = "unknown processor"
+    with open("/proc/cpuinfo", encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    return f"{model}, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f} at the start"
+
+
+def main(argv):
+    parser = argparse.ArgumentParser(prog="tools/run bench", description="Measures Troupe beside its peers.")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.8, help="of load per measurement of a server")
+    parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="parts of the names of rows; default: all")
+    options = parser.parse_args(argv[1:])
+    if options.repetitions < 1 or not 0 < options.seconds < _PROGRAM_SECONDS_MAX / 2:
+        parser.error("that is not a measurement")
+
+    print(f"{machine()}; medians of {options.repetitions}. Above 1: Troupe is better.")
+    folder = os.path.dirname(os.path.abspath(argv[0]))
+    found = False
+    with Servers(folder) as servers:
+        for section in sections(folder, servers, options.seconds):
+            names = [f"{section.title}: {row.name}" for row in section.rows]
+            rows = [
+                row for row, name in zip(section.rows, names)
+                if not options.patterns or any(pattern.lower() in name.lower() for pattern in options.patterns)
+            ]
+            if not rows:
+                continue
+            found = True
+            print(f"\n{section.title}\n\n" + "\n".join(header_of(section)), flush=True)
+            for row in rows:
+                results = measure_interleaved(row, section.peers, options.repetitions)
+                print("\n".join(lines_of(row, section.peers, results)), flush=True)
+    if not found:
+        parser.error("no row has such a name")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
