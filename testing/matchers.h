@@ -3,7 +3,8 @@
 //   ASSERT_OK(status_or);   EXPECT_OK(status);
 //   EXPECT_THAT(got, IsOkAndHolds(EqualsProto(R"pb(value: "v")pb")));
 //   EXPECT_THAT(got, StatusIs(absl::StatusCode::kNotFound, HasSubstr("no such key")));
-//   CO_ASSERT_OK(status);   CO_ASSERT_TRUE(ok);   CO_ASSERT_THAT(value, Eq(3));      in a coroutine that returns Task<void>
+//   CO_ASSERT_OK(status);   CO_ASSERT_TRUE(ok);   CO_ASSERT_THAT(value, Eq(3));      in a coroutine that returns
+//   Task<void>
 //
 // GoogleTest's own ASSERT_* return from the function and do not compile in a coroutine.
 #ifndef TROUPE_TESTING_MATCHERS_H_
@@ -152,22 +153,24 @@ inline internal::EqualsProtoMatcher EqualsProto(const google::protobuf::Message&
 #define EXPECT_OK(...) EXPECT_THAT((__VA_ARGS__), ::troupe::testing::IsOk())
 #define ASSERT_OK(...) ASSERT_THAT((__VA_ARGS__), ::troupe::testing::IsOk())
 
-#define TROUPE_CO_ASSERT_(...)                                                                               \
-  if (const ::testing::AssertionResult troupe_result_ = (__VA_ARGS__); !troupe_result_) {                    \
-    ::testing::internal::AssertHelper(::testing::TestPartResult::kFatalFailure, __FILE__, __LINE__,          \
-                                      troupe_result_.failure_message()) = ::testing::Message();              \
-    co_return;                                                                                               \
-  } else                                                                                                     \
+#define TROUPE_CO_ASSERT_(...)                                                                      \
+  if (const ::testing::AssertionResult troupe_result_ = (__VA_ARGS__); !troupe_result_) {           \
+    ::testing::internal::AssertHelper(::testing::TestPartResult::kFatalFailure, __FILE__, __LINE__, \
+                                      troupe_result_.failure_message()) = ::testing::Message();     \
+    co_return;                                                                                      \
+  } else                                                                                            \
     static_cast<void>(0)
 
-#define CO_ASSERT_TRUE(...)                                                                                   \
-  TROUPE_CO_ASSERT_(static_cast<bool>(__VA_ARGS__)                                                           \
-                        ? ::testing::AssertionSuccess()                                                      \
-                        : ::testing::AssertionFailure() << "Value of: " #__VA_ARGS__ "\n  Actual: false\nExpected: true")
-#define CO_ASSERT_FALSE(...)                                                                                  \
-  TROUPE_CO_ASSERT_(!static_cast<bool>(__VA_ARGS__)                                                          \
-                        ? ::testing::AssertionSuccess()                                                      \
-                        : ::testing::AssertionFailure() << "Value of: " #__VA_ARGS__ "\n  Actual: true\nExpected: false")
+#define CO_ASSERT_TRUE(...)                                                           \
+  TROUPE_CO_ASSERT_(static_cast<bool>(__VA_ARGS__) ? ::testing::AssertionSuccess()    \
+                                                   : ::testing::AssertionFailure()    \
+                                                         << "Value of: " #__VA_ARGS__ \
+                                                            "\n  Actual: false\nExpected: true")
+#define CO_ASSERT_FALSE(...)                                                           \
+  TROUPE_CO_ASSERT_(!static_cast<bool>(__VA_ARGS__) ? ::testing::AssertionSuccess()    \
+                                                    : ::testing::AssertionFailure()    \
+                                                          << "Value of: " #__VA_ARGS__ \
+                                                             "\n  Actual: true\nExpected: false")
 #define CO_ASSERT_THAT(value, matcher) \
   TROUPE_CO_ASSERT_(::troupe::testing::internal::Matches(#value, (matcher), (value)))
 #define CO_ASSERT_OK(...) CO_ASSERT_THAT((__VA_ARGS__), ::troupe::testing::IsOk())

@@ -113,8 +113,9 @@ void Simulate(const SimulateOptions& options, absl::FunctionRef<void(SimWorld&)>
       ADD_FAILURE() << error.what();
     }
     if (!::testing::Test::HasFailure()) continue;
-    std::cerr << "\nSeed " << seed << " failed. To run it alone: TROUPE_SIM_SEED=" << seed << " with --gtest_filter="
-              << (info ? absl::StrCat(info->test_suite_name(), ".", info->name()) : "*") << "\n";
+    std::cerr << "\nSeed " << seed << " failed. To run it alone: TROUPE_SIM_SEED=" << seed
+              << " with --gtest_filter=" << (info ? absl::StrCat(info->test_suite_name(), ".", info->name()) : "*")
+              << "\n";
     return;
   }
 }

@@ -10,11 +10,11 @@
 //     EXPECT_OK(world.Run(client, Call(channel)));
 //   });
 //
-// It runs the real framework above the Os seam; time passes when no host has anything to do. A seed that fails prints the
-// line that runs it alone. The same seed gives the same trace: Simulate runs some seeds twice and compares.
+// It runs the real framework above the Os seam; time passes when no host has anything to do. A seed that fails prints
+// the line that runs it alone. The same seed gives the same trace: Simulate runs some seeds twice and compares.
 //
-// Threading: the test's. Lifetime: what lives on a host's loop is destroyed before the world; hosts close in the order of
-// their creation.
+// Threading: the test's. Lifetime: what lives on a host's loop is destroyed before the world; hosts close in the order
+// of their creation.
 #ifndef TROUPE_TESTING_SIM_WORLD_H_
 #define TROUPE_TESTING_SIM_WORLD_H_
 
@@ -70,8 +70,8 @@ class SimWorld {
   // Other hosts reach it by its name.
   SimHost& AddHost(absl::string_view name);
 
-  // Runs all hosts until `task`, on `host`'s loop, is done, and gives its result. Throws InvalidState, with the tasks of
-  // every host, when nothing is left that could happen.
+  // Runs all hosts until `task`, on `host`'s loop, is done, and gives its result. Throws InvalidState, with the tasks
+  // of every host, when nothing is left that could happen.
   template <class T>
   T Run(SimHost& host, Task<T> task) {
     const TaskHandle<T> handle = host.loop().CreateTask(std::move(task), "simulated");

@@ -52,8 +52,7 @@ TEST(SimWorldTest, ACallSurvivesAPartitionThatIsShorterThanItsDeadline) {
 
     world.Partition(server_host, client_host);
     const MonotonicTime start = world.Now();
-    EXPECT_THAT(world.Run(client_host, Echo(echo, absl::Seconds(5))),
-                StatusIs(absl::StatusCode::kDeadlineExceeded));
+    EXPECT_THAT(world.Run(client_host, Echo(echo, absl::Seconds(5))), StatusIs(absl::StatusCode::kDeadlineExceeded));
     EXPECT_EQ(world.Now() - start, absl::Seconds(5));
     auto waits = client_host.loop().CreateTask(Echo(echo, absl::Minutes(1)));
     world.RunFor(absl::Seconds(30));

@@ -1,7 +1,7 @@
 // Call: the server's side of one rpc: what came with it, what goes back with it, and how long it has.
 //
-// A handler gets it as its last parameter. Work that the handler starts inherits the call's deadline through Context, so
-// most handlers need no more of a Call than its name.
+// A handler gets it as its last parameter. Work that the handler starts inherits the call's deadline through Context,
+// so most handlers need no more of a Call than its name.
 //
 // Threading: the loop's.     Lifetime: until the handler's Task is done.
 #ifndef TROUPE_RPC_CALL_H_
@@ -26,8 +26,8 @@ class Call {
 
   // By the loop's clock; InfiniteFuture() if there is none.
   MonotonicTime deadline() const { return deadline_; }
-  // The caller has gone: cancelled, its deadline passed, or its connection was lost. The handler hears of it as Cancelled
-  // at its co_await.
+  // The caller has gone: cancelled, its deadline passed, or its connection was lost. The handler hears of it as
+  // Cancelled at its co_await.
   bool cancelled() const { return cancelled_; }
   // The server drains: long streams should come to an end.
   virtual bool draining() const = 0;

@@ -26,8 +26,8 @@ class ClientCallRef;
 // Of one call. Trivially destructible, because it is written inside co_await expressions (BAZEL.md, section 4): what it
 // points to is copied before the stub's method returns.
 struct CallOptions {
-  // The call ends DEADLINE_EXCEEDED after this long. The deadline of the context in force (a handler's, when the call is
-  // made inside one) holds as well: the earlier one counts.
+  // The call ends DEADLINE_EXCEEDED after this long. The deadline of the context in force (a handler's, when the call
+  // is made inside one) holds as well: the earlier one counts.
   absl::Duration timeout = absl::InfiniteDuration();
   // Sent with the call; null: none.
   const Metadata* metadata = nullptr;

@@ -1,10 +1,11 @@
 // Reply<T>: the answer to a unary call that has been sent.
 //
-// `absl::StatusOr<GetResponse> got = co_await kv.Get(request);` The call is under way before the expression that made it
-// returns, so several are concurrent when they are made first and awaited afterwards.
+// `absl::StatusOr<GetResponse> got = co_await kv.Get(request);` The call is under way before the expression that made
+// it returns, so several are concurrent when they are made first and awaited afterwards.
 //
 // Life:      made (sent) -> awaited once -> the status, or the message.    Destroyed before the end: cancels the call.
-// Errors:    every way in which the call can fail is a status; CANCELLED means that someone ended the call. The awaiting
+// Errors:    every way in which the call can fail is a status; CANCELLED means that someone ended the call. The
+// awaiting
 //            task's own cancellation is thrown, and cancels the call when the Reply goes.
 // Threading: the loop's.     Lifetime: may outlive channel and stub.
 #ifndef TROUPE_RPC_REPLY_H_

@@ -1,7 +1,8 @@
 // ActorProtocol: one actor over the native wire, as a Protocol that the bare loop can host.
 //
 // protoc-gen-troupe derives KeyValueProtocol from it, for CreateServer and CreateConnection:
-//   CreateServer(loop, [&] { return std::make_unique<KeyValueProtocol>(std::make_unique<KeyValueService>(store)); }, ...)
+//   CreateServer(loop, [&] { return std::make_unique<KeyValueProtocol>(std::make_unique<KeyValueService>(store)); },
+//   ...)
 // There is no drain and no sharing of the port: use Server unless the loop is all you want.
 //
 // Life:      as Protocol. After ConnectionLost the actor lives on until its handlers have ended.

@@ -8,7 +8,8 @@
 //
 // Targets:   "dns:///host:port", "host:port", "ipv4:127.0.0.1:7400", "ipv6:[::1]:7400", "unix:/path", "unix:///path",
 //            "unix-abstract:name"; "troupe+" before the scheme asks for the native wire.
-// Threading: the loop's.     Lifetime: calls that outlive it end UNAVAILABLE. Destroyed without Close() it drops what the
+// Threading: the loop's.     Lifetime: calls that outlive it end UNAVAILABLE. Destroyed without Close() it drops what
+// the
 //            peer has not taken yet.
 #ifndef TROUPE_SERVICE_CHANNEL_H_
 #define TROUPE_SERVICE_CHANNEL_H_
@@ -33,10 +34,10 @@ enum class Wire : uint8_t { kNative };
 
 struct ChannelOptions {
   Wire wire = Wire::kNative;
-  size_t message_bytes_max = 4 << 20;             // received
+  size_t message_bytes_max = 4 << 20;  // received
   uint32_t call_credit_bytes = 64 << 10;
   uint32_t connection_credit_bytes = 256 << 10;
-  size_t calls_waiting_max = 10000;               // for room at the server
+  size_t calls_waiting_max = 10000;  // for room at the server
   absl::Duration connect_timeout = absl::Seconds(20);
 };
 

@@ -1,5 +1,5 @@
-// How this test works: a server and a channel on one loop, over stream sockets of the simulated Os and, where the socket
-// is the subject, of the real one. Nothing waits for a real clock.
+// How this test works: a server and a channel on one loop, over stream sockets of the simulated Os and, where the
+// socket is the subject, of the real one. Nothing waits for a real clock.
 #include "troupe/service/channel.h"
 
 #include <unistd.h>
@@ -93,9 +93,8 @@ class ChannelTest : public ::testing::TestWithParam<Which> {
   EventLoop loop_{os()};
 };
 
-INSTANTIATE_TEST_SUITE_P(Os, ChannelTest, ::testing::Values(Which::kSimulated, Which::kReal), [](const auto& info) {
-  return info.param == Which::kReal ? "Real" : "Simulated";
-});
+INSTANTIATE_TEST_SUITE_P(Os, ChannelTest, ::testing::Values(Which::kSimulated, Which::kReal),
+                         [](const auto& info) { return info.param == Which::kReal ? "Real" : "Simulated"; });
 
 TEST_P(ChannelTest, CallsOverTcpAndUnixSockets) {
   for (const std::string& listen : {std::string("127.0.0.1:0"), std::string("[::1]:0"), UnixName()}) {
@@ -113,8 +112,8 @@ TEST_P(ChannelTest, CallsOverTcpAndUnixSockets) {
 TEST_P(ChannelTest, UnderstandsTheTargetsOfGrpc) {
   Listening server(loop_, "127.0.0.1:0");
   const std::string port = std::to_string(server->addresses().front().port());
-  for (const std::string& target : {"dns:///127.0.0.1:" + port, "troupe+dns:///127.0.0.1:" + port, "ipv4:127.0.0.1:" + port,
-                                    "dns:127.0.0.1:" + port, "127.0.0.1:" + port}) {
+  for (const std::string& target : {"dns:///127.0.0.1:" + port, "troupe+dns:///127.0.0.1:" + port,
+                                    "ipv4:127.0.0.1:" + port, "dns:127.0.0.1:" + port, "127.0.0.1:" + port}) {
     SCOPED_TRACE(target);
     Channel channel(loop_, target);
     EXPECT_OK(Echo(channel, "hello"));
@@ -201,8 +200,7 @@ class SimulatedChannelTest : public ::testing::Test {
 TEST_F(SimulatedChannelTest, AnAddressInUseIsSaidByStart) {
   Listening first(loop_, "127.0.0.1:7400");
   Server second(loop_, {.listen = {"127.0.0.1:7400"}});
-  EXPECT_THAT(loop_.RunUntilComplete(second.Start()),
-              ::testing::Not(StatusIs(absl::StatusCode::kOk)));
+  EXPECT_THAT(loop_.RunUntilComplete(second.Start()), ::testing::Not(StatusIs(absl::StatusCode::kOk)));
 }
 
 TEST_F(SimulatedChannelTest, AServerThatNeverAnswersEndsInTheConnectTimeout) {

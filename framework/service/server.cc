@@ -93,8 +93,7 @@ Task<absl::Status> Server::ServeForever() {
     ~Flag() { flag = false; }
   } serving(serving_forever_);
   if (state_ == State::kMade) CO_RETURN_IF_ERROR(co_await Start());
-  const auto drained_at_shutdown =
-      loop_.Local<internal::ShutdownHooks>().AddDrainable([this] { Drain(); });
+  const auto drained_at_shutdown = loop_.Local<internal::ShutdownHooks>().AddDrainable([this] { Drain(); });
   bool cancelled = false;
   try {
     co_await WaitClosed();

@@ -29,8 +29,9 @@ void ServiceTable::AddBinding(const ServiceBinding& binding, uint32_t actor, voi
   services_.push_back(binding.info);
   for (size_t i = 0; i < binding.info->methods.size(); ++i) {
     const MethodInfo& method = binding.info->methods[i];
-    methods_[method.path] = {&method, binding.handlers[i], cast, fixed, actor,
-                             internal::CoreRef<internal::ServerCallPool>(new internal::ServerCallPool)};
+    methods_[method.path] = {&method, binding.handlers[i],
+                             cast,    fixed,
+                             actor,   internal::CoreRef<internal::ServerCallPool>(new internal::ServerCallPool)};
   }
 }
 

@@ -42,7 +42,7 @@ struct ServedMethod {
   // The generated class within the user's object, as `start` wants it: `fixed`, or else what `cast` gives.
   void* (*cast)(Actor& actor) = nullptr;
   void* fixed = nullptr;
-  uint32_t actor = 0;                          // which of the connection's actors
+  uint32_t actor = 0;  // which of the connection's actors
   CoreRef<ServerCallPool> pool;
 
   void* generated(Actor& of) const { return fixed != nullptr ? fixed : cast(of); }

@@ -209,8 +209,8 @@ void Session::ConnectionLost(const absl::Status& reason) {
   loop_.Cancel(linger_timer_);
   flush_.Unlink();
   start_pending_.Unlink();
-  EndAllCalls(absl::UnavailableError(
-      reason.ok() ? "the connection was closed" : absl::StrCat("the connection was lost: ", reason.message())));
+  EndAllCalls(absl::UnavailableError(reason.ok() ? "the connection was closed"
+                                                 : absl::StrCat("the connection was lost: ", reason.message())));
   MaybeEnd();
 }
 
@@ -344,7 +344,8 @@ void Session::End() {
   if (on_ended_) std::exchange(on_ended_, nullptr)(*this);
 }
 
-// ---------------------------------------------------------------------------------------------------- calls of the peer
+// ---------------------------------------------------------------------------------------------------- calls of the
+// peer
 
 const void* Session::FindMethod(absl::string_view path) { return table_ == nullptr ? nullptr : table_->Find(path); }
 

@@ -1,13 +1,14 @@
 // Session: one connection: the Protocol that joins a transport, a codec and the actors.
 //
-// Server and Channel make sessions; users meet them as Connection. Either end may serve: incoming calls go to the actors
-// of the ServiceTable, and a stub made from the session calls the peer.
+// Server and Channel make sessions; users meet them as Connection. Either end may serve: incoming calls go to the
+// actors of the ServiceTable, and a stub made from the session calls the peer.
 //
-// Life:      made -> (calls of ours wait) -> ConnectionMade -> wire known -> calls both ways -> lost -> actors end -> ended
-// Reading    never stops for the sake of a handler or of unsent bytes; credit does (DESIGN.md, section 4).
+// Life:      made -> (calls of ours wait) -> ConnectionMade -> wire known -> calls both ways -> lost -> actors end ->
+// ended Reading    never stops for the sake of a handler or of unsent bytes; credit does (DESIGN.md, section 4).
 // Writing    is gathered: what a batch of the loop produced leaves at its end.
 // Threading: the loop's.
-// Lifetime:  owned by who made it, until `on_ended` was called, which happens once, from the loop, when the connection is
+// Lifetime:  owned by who made it, until `on_ended` was called, which happens once, from the loop, when the connection
+// is
 //            gone and no handler runs any more; it may be destroyed inside that call.
 #ifndef TROUPE_SERVICE_SESSION_H_
 #define TROUPE_SERVICE_SESSION_H_
@@ -47,15 +48,15 @@ struct SessionCounters {
   Counter calls_started;
   Counter calls_ended_ok;
   Counter calls_failed;
-  Counter calls_cancelled;           // by the peer, or by its loss
+  Counter calls_cancelled;  // by the peer, or by its loss
   Counter calls_unimplemented;
   Counter calls_refused_draining;
-  Counter turns_exhausted;           // more calls came at once than a turn takes
-  Counter starts_delayed_unsent;     // calls waited unstarted because output was not read
-  Counter calls_waiting_refused;     // ours, over calls_waiting_max
+  Counter turns_exhausted;        // more calls came at once than a turn takes
+  Counter starts_delayed_unsent;  // calls waited unstarted because output was not read
+  Counter calls_waiting_refused;  // ours, over calls_waiting_max
   Counter wires_unknown;
   Counter preface_timeouts;
-  Counter linger_timeouts;           // peers that did not close their end after ours
+  Counter linger_timeouts;  // peers that did not close their end after ours
   Counter format_errors;
 };
 
@@ -206,13 +207,13 @@ class Session final : public Connection, public ListNode<Session>, private Codec
   bool ended_ = false;
   absl::Status close_reason_;
   absl::Status lost_reason_;
-  Adapter* adapter_ = nullptr;       // owned by the transport
-  Transport* transport_ = nullptr;   // from ConnectionMade to ConnectionLost
+  Adapter* adapter_ = nullptr;      // owned by the transport
+  Transport* transport_ = nullptr;  // from ConnectionMade to ConnectionLost
   SocketAddress peer_;
   SocketAddress local_;
-  std::string detecting_;            // the first bytes, while there are too few
+  std::string detecting_;  // the first bytes, while there are too few
   std::unique_ptr<Codec> codec_;
-  MonotonicTime last_received_;      // for the codec's budgets, which refill with time
+  MonotonicTime last_received_;  // for the codec's budgets, which refill with time
 
   IntrusiveList<internal::SessionServerCall, InFlight> server_calls_;
   IntrusiveList<internal::SessionServerCall, Pending> pending_;  // taken up, handler not started

@@ -1,5 +1,5 @@
-// How this test works: InProcess joins a real server session and a real client session over memory, in virtual time. The
-// actor's methods run functions that each test supplies, and it writes down the callbacks of its life.
+// How this test works: InProcess joins a real server session and a real client session over memory, in virtual time.
+// The actor's methods run functions that each test supplies, and it writes down the callbacks of its life.
 #include "troupe/service/session.h"
 
 #include <functional>
@@ -8,9 +8,9 @@
 #include <utility>
 #include <vector>
 
+#include "echo/v1/echo.troupe.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "echo/v1/echo.troupe.h"
 #include "troupe/async/sleep.h"
 #include "troupe/base/errors.h"
 #include "troupe/service/server.h"
@@ -540,8 +540,8 @@ TEST_P(SessionTest, WhatIsNoWireOfOursIsClosedAndCounted) {
   bool lost = false;
   MemoryTransportOptions transport;
   transport.delivery_bytes_max = GetParam();
-  MemoryPair pair = MakeMemoryPair(service().loop(), std::make_unique<Stranger>(lost),
-                                   service().server().NewConnection(), transport);
+  MemoryPair pair =
+      MakeMemoryPair(service().loop(), std::make_unique<Stranger>(lost), service().server().NewConnection(), transport);
   service().Advance(absl::Seconds(6));
   EXPECT_TRUE(lost);
   EXPECT_EQ(service().server().counters().wires_unknown.value(), 1u);
@@ -554,8 +554,7 @@ TEST_P(SessionTest, APeerThatSaysNothingIsClosedAfterThePrefaceTimeout) {
     void DataReceived(absl::Span<const char>) override {}
   };
   EXPECT_OK(service().Run(stub().Echo(Request("x"))));
-  MemoryPair pair =
-      MakeMemoryPair(service().loop(), std::make_unique<Silent>(), service().server().NewConnection());
+  MemoryPair pair = MakeMemoryPair(service().loop(), std::make_unique<Silent>(), service().server().NewConnection());
   service().Advance(absl::Seconds(9));
   EXPECT_EQ(service().server().connections(), 2u);
   service().Advance(absl::Seconds(2));

@@ -1,4 +1,4 @@
-#include "testing/samples/key_value_sample.h"
+#include "troupe/testing/samples/key_value_sample.h"
 
 #include <utility>
 
@@ -31,8 +31,7 @@ troupe::Task<absl::Status> KeyValueService::Watch(const WatchRequest&, troupe::W
   co_return absl::UnavailableError("the server is shutting down");
 }
 
-troupe::Task<absl::Status> KeyValueService::Load(troupe::Reader<PutRequest> puts, LoadSummary& summary,
-                                                 troupe::Call&) {
+troupe::Task<absl::Status> KeyValueService::Load(troupe::Reader<PutRequest> puts, LoadSummary& summary, troupe::Call&) {
   PutRequest put;  // reused: no allocation per message
   while (co_await puts.Read(put)) {
     summary.set_revision(Change(put).revision());

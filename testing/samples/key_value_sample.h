@@ -19,7 +19,8 @@ struct Store {
   troupe::Event changed;  // set, and cleared at once, with each change
 };
 
-// One KeyValueService per connection. Parameters in order: in, out, call; references live until the returned Task is done.
+// One KeyValueService per connection. Parameters in order: in, out, call; references live until the returned Task is
+// done.
 class KeyValueService final : public KeyValueActor {
  public:
   explicit KeyValueService(Store& store) : store_(store) {}

@@ -7,7 +7,6 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "testing/samples/key_value_sample.h"
 #include "troupe/async/run.h"
 #include "troupe/async/sleep.h"
 #include "troupe/base/errors.h"
@@ -18,6 +17,7 @@
 #include "troupe/service/server.h"
 #include "troupe/testing/in_process.h"
 #include "troupe/testing/matchers.h"
+#include "troupe/testing/samples/key_value_sample.h"
 #include "troupe/testing/sim/sim_os.h"
 #include "troupe/testing/sim_world.h"
 
@@ -129,7 +129,6 @@ TEST(KeyValue, GetsWhatWasPut) {
   ASSERT_OK(kv.Run(kv.stub().Put(put)));
   EXPECT_THAT(kv.Run(kv.stub().Get(get)), IsOkAndHolds(EqualsProto(R"pb(value: "v")pb")));
 }
-
 
 troupe::Task<std::vector<std::string>> WatchKeys(KeyValueStub kv, size_t count) {
   std::vector<std::string> keys;

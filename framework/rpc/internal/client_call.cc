@@ -44,7 +44,8 @@ void ClientCall::DeliverEnd(absl::Status status, Metadata trailers) {
 }
 
 void ClientCall::OnBadMessage() {
-  const absl::Status why = absl::InternalError(absl::StrCat(method_.path, ": a message from the server does not parse"));
+  const absl::Status why =
+      absl::InternalError(absl::StrCat(method_.path, ": a message from the server does not parse"));
   if (!ended_) {
     SendCancel(why);
     DeliverEnd(why, {});

@@ -3,8 +3,8 @@
 // What brings the call (a session, later a local reference) derives from it, fills in request and deadline and calls
 // RunHandler(); the handler runs in place until it first waits. When it has ended, SendOutcome gets its status.
 //
-// Life:      made -> Begin -> (Deliver | CloseReading | PeerGone)* -> SendOutcome -> OnHandlerEnded -> reused or deleted
-// Threading: the loop's.
+// Life:      made -> Begin -> (Deliver | CloseReading | PeerGone)* -> SendOutcome -> OnHandlerEnded -> reused or
+// deleted Threading: the loop's.
 #ifndef TROUPE_RPC_INTERNAL_SERVER_CALL_H_
 #define TROUPE_RPC_INTERNAL_SERVER_CALL_H_
 
@@ -53,8 +53,8 @@ class ServerCall : public CallCore, public Call, public Root {
   explicit ServerCall(EventLoop& loop) : CallCore(loop), Root(loop, Context()) {}
   ~ServerCall() override { core_loop().Cancel(deadline_timer_); }
 
-  // Takes up a call of `method`, making the messages that its kind needs or clearing those of an earlier call of the same
-  // method. `deadline` by the loop's clock.
+  // Takes up a call of `method`, making the messages that its kind needs or clearing those of an earlier call of the
+  // same method. `deadline` by the loop's clock.
   void Begin(const MethodInfo& method, MonotonicTime deadline, Metadata metadata);
   // The single request of a call whose client does not stream. False: it does not parse. REQUIRES: Begin().
   bool ParseRequest(absl::Span<const char> bytes);

@@ -118,9 +118,7 @@ void SessionServerCall::Consumed(size_t charged) {
   session_->FlushSoon();
 }
 
-bool SessionServerCall::IsBlocked() const {
-  return session_->write_paused_ || session_->codec_->WaitingBytes(id_) > 0;
-}
+bool SessionServerCall::IsBlocked() const { return session_->write_paused_ || session_->codec_->WaitingBytes(id_) > 0; }
 
 void SessionServerCall::SendOutcome(const absl::Status& status, const google::protobuf::MessageLite* response) {
   SendInitialMetadataOnce();

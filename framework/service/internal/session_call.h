@@ -96,7 +96,10 @@ class SessionClientCall final : public ClientCall,
   ~SessionClientCall() override { core_loop().Cancel(deadline_timer_); }
 
   // Ends it from this side.
-  void End(const absl::Status& status) { DeliverEnd(status, {}); Ended(); }
+  void End(const absl::Status& status) {
+    DeliverEnd(status, {});
+    Ended();
+  }
   void Wake() { WakeWriters(); }
 
   // ---- CallEvents
