@@ -85,6 +85,8 @@ using internal::kByteChunkCapacity;
 namespace {
 // Below this a copy is cheaper than a segment, and chunks are not left nearly empty behind it.
 constexpr size_t kCopyBytesMax = 512;
+// Less room than this is not kept behind a shared slice.
+constexpr size_t kSpareBytesMin = 64;
 // A large copy goes into chunks of this size.
 constexpr size_t kLargeChunkBytes = 64 << 10;
 }  // namespace
@@ -123,24 +125,46 @@ void ByteQueue::PopFront() {
   head_ = segment->next;
   if (head_ == nullptr) tail_ = nullptr;
   internal::Release(segment->chunk);
+  internal::Release(segment->spare);
   delete segment;
 }
 
+void ByteQueue::KeepRoom(Segment* segment) {
+  if (tail_ == nullptr) return;
+  if (tail_->end != tail_->limit) {
+    if (static_cast<size_t>(tail_->limit - tail_->end) < kSpareBytesMin) return;
+    internal::Reference(tail_->chunk);
+    segment->spare = tail_->chunk;
+    segment->spare_begin = tail_->end;
+    segment->spare_limit = tail_->limit;
+  } else if (tail_->spare != nullptr) {
+    segment->spare = std::exchange(tail_->spare, nullptr);
+    segment->spare_begin = tail_->spare_begin;
+    segment->spare_limit = tail_->spare_limit;
+  }
+}
+
 void ByteQueue::Grow(size_t min) {
-  ByteChunk* chunk = internal::NewByteChunk(std::max(min, kByteChunkCapacity));
-  auto* segment = new Segment;
-  segment->chunk = chunk;
-  segment->begin = segment->end = chunk->data();
-  segment->limit = chunk->data() + chunk->capacity;
   // A reservation that was never used does not stay in the middle.
   if (tail_ != nullptr && size_ == 0) Clear();
+  auto* segment = new Segment;
+  if (tail_ != nullptr && tail_->spare != nullptr &&
+      static_cast<size_t>(tail_->spare_limit - tail_->spare_begin) >= min) {
+    segment->chunk = std::exchange(tail_->spare, nullptr);
+    segment->begin = segment->end = tail_->spare_begin;
+    segment->limit = tail_->spare_limit;
+  } else {
+    segment->chunk = internal::NewByteChunk(std::max(min, kByteChunkCapacity));
+    segment->begin = segment->end = segment->chunk->data();
+    segment->limit = segment->chunk->data() + segment->chunk->capacity;
+  }
   Push(segment);
 }
 
 void ByteQueue::AppendSlow(absl::Span<const char> data) {
   while (!data.empty()) {
     if (tail_ == nullptr || tail_->end == tail_->limit) {
-      Grow(data.size() <= kByteChunkCapacity ? kByteChunkCapacity : std::min(data.size(), kLargeChunkBytes));
+      Grow(std::min(data.size(), kLargeChunkBytes));
     }
     const size_t n = std::min(data.size(), static_cast<size_t>(tail_->limit - tail_->end));
     std::memcpy(tail_->end, data.data(), n);
@@ -159,6 +183,7 @@ void ByteQueue::Append(Bytes bytes) {
   segment->begin = const_cast<char*>(bytes.data_);
   segment->end = segment->limit = segment->begin + bytes.size_;
   size_ += bytes.size_;
+  KeepRoom(segment);
   Push(segment);
 }
 
@@ -269,8 +294,13 @@ void ByteQueue::Clear() {
 
 size_t ByteQueue::footprint() const {
   size_t bytes = 0;
+  // Pieces between shared slices stand in one chunk: it is met again two segments later.
+  const ByteChunk* before = nullptr;
+  const ByteChunk* last = nullptr;
   for (const Segment* s = head_; s != nullptr; s = s->next) {
-    bytes += sizeof(Segment) + (s->chunk == nullptr ? 0 : sizeof(ByteChunk) + s->chunk->capacity);
+    bytes += sizeof(Segment);
+    if (s->chunk != nullptr && s->chunk != last && s->chunk != before) bytes += sizeof(ByteChunk) + s->chunk->capacity;
+    before = std::exchange(last, s->chunk);
   }
   return bytes;
 }

@@ -195,7 +195,7 @@ class ByteQueue {
   std::string ToString() const;
   void Clear();
 
-  // Memory that its chunks occupy, shared ones counted in full.
+  // Memory that its chunks occupy, those shared with others counted in full.
   size_t footprint() const;
 
  private:
@@ -207,11 +207,19 @@ class ByteQueue {
     char* begin = nullptr;
     char* end = nullptr;
     char* limit = nullptr;
+    // Room that was left behind the copied bytes before a shared slice: what is copied behind the slice goes there, so
+    // that frame headers between large slices share one chunk. A reference of its own.
+    internal::ByteChunk* spare = nullptr;
+    char* spare_begin = nullptr;
+    char* spare_limit = nullptr;
   };
+  static_assert(sizeof(Segment) == 64);  // one grain of the pool
 
   void AppendSlow(absl::Span<const char> data);
   void Grow(size_t min);
   void Push(Segment* segment);
+  // Makes the room left behind the last byte, if it is worth it, the spare of `segment`, which is to be pushed next.
+  void KeepRoom(Segment* segment);
   void PopFront();
 
   Segment* head_ = nullptr;

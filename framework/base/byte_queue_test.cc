@@ -151,6 +151,32 @@ TEST(ByteQueue, SharedSliceIsNotCopiedAndIsNeverWrittenBehind) {
   EXPECT_EQ(bytes.view(), Text(5000));
 }
 
+TEST(ByteQueue, SmallPiecesBetweenSharedOnesStandInOneChunk) {
+  const Bytes large = Bytes::Adopt(Text(100000));
+  ByteQueue queue;
+  std::string expected;
+  std::vector<const char*> places;
+  for (size_t i = 0; i < 20; ++i) {
+    const std::string header = "header " + std::to_string(i);
+    queue.Append(header);
+    queue.Append(large.Slice(i * 1000, 1000));
+    expected += header + Text(1000, i * 1000);
+  }
+  EXPECT_EQ(queue.ToString(), expected);
+  std::array<iovec, 64> pieces;
+  ASSERT_EQ(queue.FillIovec(absl::MakeSpan(pieces)), 40u);
+  for (size_t i = 2; i < 40; i += 2) {
+    const auto* before = static_cast<const char*>(pieces[i - 2].iov_base) + pieces[i - 2].iov_len;
+    EXPECT_EQ(pieces[i].iov_base, before) << i;
+  }
+  // What is taken away keeps its bytes while the rest is written on.
+  ByteQueue front = queue.TakeFront(5000);
+  queue.Append("tail");
+  front.Append("front's tail");
+  EXPECT_EQ(front.ToString(), expected.substr(0, 5000) + "front's tail");
+  EXPECT_EQ(queue.ToString(), expected.substr(5000) + "tail");
+}
+
 TEST(ByteQueue, SliceOfTheTailStaysAsItWasWhileTheQueueGrows) {
   ByteQueue queue;
   queue.Append(Text(1000));

@@ -64,6 +64,9 @@ class AsyncStore {
   // All of them or none, in one commit, perhaps with those of other callers, whose failures are their own.
   troupe::Future<absl::StatusOr<std::vector<int64_t>>> Apply(std::vector<Mutation> mutations);
 
+  // What Apply refuses at once for the mutation's own sake.
+  absl::Status Validate(const Mutation& mutation) const { return store_->Validate(mutation); }
+
   // Every change, after it was committed and before it is acknowledged.
   ChangeFeed& feed() { return feed_; }
   troupe::EventLoop& loop() { return loop_; }

@@ -286,6 +286,7 @@ TEST_F(WatcherTest, EveryoneEndsUpWithWhatIsThere) {
     FeedLimits limits;
     limits.changes_max = 1 + below(20);
     limits.bytes_max = 10 + below(200);
+    if (readers.size() == 1) limits.changes_max = 1;  // the first, which does not read until the end
     const int64_t now = store_->feed().revision();
     const int64_t after = static_cast<int64_t>(below(static_cast<size_t>(now) + 1));
     // What a client that had followed until `after` would know.
@@ -325,6 +326,7 @@ TEST_F(WatcherTest, EveryoneEndsUpWithWhatIsThere) {
     return true;
   };
 
+  start();
   for (int round = 0; round < 400; ++round) {
     if (below(40) == 0 && readers.size() < 10) start();
     std::vector<Mutation> batch(below(4));
@@ -346,7 +348,7 @@ TEST_F(WatcherTest, EveryoneEndsUpWithWhatIsThere) {
     }
     Settle();
     for (Reader& reader : readers) {
-      for (size_t n = below(4); n > 0; --n) step(reader);
+      for (size_t n = &reader == &readers.front() ? 0 : below(4); n > 0; --n) step(reader);
     }
   }
   AllTurns();

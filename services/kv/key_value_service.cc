@@ -1,0 +1,165 @@
+#include "services/kv/key_value_service.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "services/kv/put_queue.h"
+#include "services/kv/watcher.h"
+#include "troupe/async/task_group.h"
+#include "troupe/base/status_macros.h"
+
+namespace kv::v1 {
+namespace {
+
+using troupe::Call;
+using troupe::Reader;
+using troupe::Task;
+using troupe::Writer;
+
+constexpr int kPageSizeDefault = 100;
+
+void SetEvent(WatchEvent& event, const Change& change) {
+  event.set_type(change.value.has_value() ? WatchEvent::TYPE_PUT : WatchEvent::TYPE_DELETE);
+  event.set_key(change.key);
+  if (change.value.has_value()) {
+    event.set_value(*change.value);
+  } else {
+    event.clear_value();
+  }
+  event.set_revision(change.revision);
+}
+
+// Fills the queue with the puts of the stream, to its end or to the first that is wrong. What came before that is
+// committed all the same.
+Task<void> Collect(AsyncStore& store, Reader<PutRequest> puts, PutQueue& queue) {
+  PutRequest put;
+  int64_t number = 0;
+  absl::Status end;
+  while (true) {
+    const bool more = co_await puts.Read(put);
+    if (!more) break;
+    ++number;
+    Mutation mutation{std::move(*put.mutable_key()), std::move(*put.mutable_value())};
+    const absl::Status valid = store.Validate(mutation);
+    if (!valid.ok()) {
+      end = absl::InvalidArgumentError(absl::StrCat("put ", number, ": ", valid.message()));
+      break;
+    }
+    co_await queue.Add(std::move(mutation));
+  }
+  queue.Finish(std::move(end));
+}
+
+// Commits what the queue brings, one commit after the other, and sums it up.
+Task<absl::Status> CommitAll(AsyncStore& store, PutQueue& queue, LoadSummary& summary) {
+  while (true) {
+    std::vector<Mutation> batch = co_await queue.Take();
+    if (batch.empty()) co_return queue.end();
+    int64_t bytes = 0;
+    for (const Mutation& put : batch) bytes += static_cast<int64_t>(put.key.size() + put.value->size());
+    CO_ASSIGN_OR_RETURN(const std::vector<int64_t> revisions, co_await store.Apply(std::move(batch)));
+    summary.set_puts(summary.puts() + static_cast<int64_t>(revisions.size()));
+    summary.set_bytes(summary.bytes() + bytes);
+    summary.set_revision(revisions.back());
+  }
+}
+
+// Commits what the queue brings and answers each put.
+Task<absl::Status> CommitAndAnswer(AsyncStore& store, PutQueue& queue, Writer<WatchEvent> events) {
+  WatchEvent event;
+  event.set_type(WatchEvent::TYPE_PUT);
+  while (true) {
+    std::vector<Mutation> batch = co_await queue.Take();
+    if (batch.empty()) co_return queue.end();
+    std::vector<Mutation> puts = batch;
+    CO_ASSIGN_OR_RETURN(const std::vector<int64_t> revisions, co_await store.Apply(std::move(batch)));
+    for (size_t i = 0; i < puts.size(); ++i) {
+      event.set_key(std::move(puts[i].key));
+      event.set_value(std::move(*puts[i].value));
+      event.set_revision(revisions[i]);
+      const bool more = co_await events.Write(event);
+      if (!more) co_return absl::CancelledError("the call is over");
+    }
+  }
+}
+
+}  // namespace
+
+Task<absl::Status> KeyValueService::Get(const GetRequest& request, GetResponse& response, Call&) {
+  CO_ASSIGN_OR_RETURN(kv::Entry entry, co_await store_.Get(request.key()));
+  response.set_value(std::move(entry.value));
+  response.set_revision(entry.revision);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> KeyValueService::Put(const PutRequest& request, PutResponse& response, Call&) {
+  std::vector<Mutation> one(1);
+  one[0].key = request.key();
+  one[0].value = request.value();
+  CO_ASSIGN_OR_RETURN(const std::vector<int64_t> revisions, co_await store_.Apply(std::move(one)));
+  response.set_revision(revisions[0]);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> KeyValueService::Delete(const DeleteRequest& request, DeleteResponse& response, Call&) {
+  std::vector<Mutation> one(1);
+  one[0].key = request.key();
+  CO_ASSIGN_OR_RETURN(const std::vector<int64_t> revisions, co_await store_.Apply(std::move(one)));
+  response.set_found(revisions[0] != 0);
+  response.set_revision(revisions[0]);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> KeyValueService::List(const ListRequest& request, ListResponse& response, Call&) {
+  ListQuery query;
+  query.prefix = request.prefix();
+  query.page_token = request.page_token();
+  query.entries_max = request.page_size() == 0 ? kPageSizeDefault : request.page_size();
+  query.keys_only = request.keys_only();
+  CO_ASSIGN_OR_RETURN(ListPage page, co_await store_.List(std::move(query)));
+  for (kv::Entry& entry : page.entries) {
+    v1::Entry& to = *response.add_entries();
+    to.set_key(std::move(entry.key));
+    to.set_value(std::move(entry.value));
+    to.set_revision(entry.revision);
+  }
+  response.set_next_page_token(std::move(page.next_page_token));
+  response.set_revision(page.revision);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> KeyValueService::Watch(const WatchRequest& request, Writer<WatchEvent> events, Call& call) {
+  const int64_t after = request.has_after_revision() ? request.after_revision() : store_.feed().revision();
+  Watcher watcher(store_, request.prefix(), after);
+  WatchEvent event;
+  while (!call.draining()) {
+    CO_ASSIGN_OR_RETURN(const SharedChange change, co_await watcher.Next());
+    SetEvent(event, *change);
+    const bool more = co_await events.Write(event);
+    if (!more) co_return absl::CancelledError("the call is over");
+  }
+  co_return absl::UnavailableError("the server is shutting down");
+}
+
+Task<absl::Status> KeyValueService::Load(Reader<PutRequest> puts, LoadSummary& summary, Call&) {
+  PutQueue queue;
+  troupe::TaskGroup group;
+  group.Spawn(Collect(store_, puts, queue), "collect");
+  group.Spawn(CommitAll(store_, queue, summary), "commit");
+  co_return co_await group.Join();
+}
+
+Task<absl::Status> KeyValueService::Mirror(Reader<PutRequest> puts, Writer<WatchEvent> events, Call&) {
+  PutQueue queue;
+  troupe::TaskGroup group;
+  group.Spawn(Collect(store_, puts, queue), "collect");
+  group.Spawn(CommitAndAnswer(store_, queue, events), "commit");
+  co_return co_await group.Join();
+}
+
+}  // namespace kv::v1

@@ -1,0 +1,40 @@
+// KeyValueService: kv.v1.KeyValue over an AsyncStore. The .proto says what each call promises.
+//
+//   server.Add<kv::v1::KeyValueService>(std::ref(store));
+//
+// Threading: one loop, the store's.     Lifetime: one per connection, made by the server; the store outlives the
+// server.
+#ifndef TROUPE_SERVICES_KV_KEY_VALUE_SERVICE_H_
+#define TROUPE_SERVICES_KV_KEY_VALUE_SERVICE_H_
+
+#include "absl/status/status.h"
+#include "kv/v1/kv.troupe.h"
+#include "services/kv/async_store.h"
+#include "troupe/async/task.h"
+#include "troupe/rpc/call.h"
+#include "troupe/rpc/stream.h"
+
+namespace kv::v1 {
+
+class KeyValueService final : public KeyValueActor {
+ public:
+  explicit KeyValueService(AsyncStore& store) : store_(store) {}
+
+  troupe::Task<absl::Status> Get(const GetRequest& request, GetResponse& response, troupe::Call& call) override;
+  troupe::Task<absl::Status> Put(const PutRequest& request, PutResponse& response, troupe::Call& call) override;
+  troupe::Task<absl::Status> Delete(const DeleteRequest& request, DeleteResponse& response,
+                                    troupe::Call& call) override;
+  troupe::Task<absl::Status> List(const ListRequest& request, ListResponse& response, troupe::Call& call) override;
+  troupe::Task<absl::Status> Watch(const WatchRequest& request, troupe::Writer<WatchEvent> events,
+                                   troupe::Call& call) override;
+  troupe::Task<absl::Status> Load(troupe::Reader<PutRequest> puts, LoadSummary& summary, troupe::Call& call) override;
+  troupe::Task<absl::Status> Mirror(troupe::Reader<PutRequest> puts, troupe::Writer<WatchEvent> events,
+                                    troupe::Call& call) override;
+
+ private:
+  AsyncStore& store_;
+};
+
+}  // namespace kv::v1
+
+#endif  // TROUPE_SERVICES_KV_KEY_VALUE_SERVICE_H_

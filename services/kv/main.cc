@@ -1,0 +1,63 @@
+// The key-value server.
+//
+//   kv_server --database=/var/lib/kv/kv.db --listen=127.0.0.1:7400,unix:/run/kv.sock
+//
+// Says "listening on ADDRESS" on stdout, one line for each, when it is ready; port 0 takes a free one. SIGTERM or
+// SIGINT drains it: exit code 0.
+#include <cstdint>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/usage.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "services/kv/async_store.h"
+#include "services/kv/key_value_service.h"
+#include "services/kv/store.h"
+#include "troupe/async/run.h"
+#include "troupe/async/task.h"
+#include "troupe/base/socket_address.h"
+#include "troupe/base/status_macros.h"
+#include "troupe/loop/event_loop.h"
+#include "troupe/service/server.h"
+
+ABSL_FLAG(std::vector<std::string>, listen, {"127.0.0.1:7400"}, "addresses, separated by commas; also unix:PATH");
+ABSL_FLAG(std::string, database, "kv.db", "file of the store; made if there is none");
+ABSL_FLAG(int64_t, database_mib_max, 16 << 10, "how large the file may become; then puts are refused");
+ABSL_FLAG(int64_t, deletions_kept, 100'000, "how many changes ago a watch may have ended to go on without a gap");
+ABSL_FLAG(bool, check_database, true, "reads the whole file at the start to find damage");
+
+namespace {
+
+troupe::Task<absl::Status> Main(troupe::EventLoop& loop, const std::vector<char*>& arguments) {
+  if (!arguments.empty()) co_return absl::InvalidArgumentError(absl::StrCat("unexpected argument: ", arguments[0]));
+  kv::StoreOptions options;
+  options.path = absl::GetFlag(FLAGS_database);
+  options.file_bytes_max = absl::GetFlag(FLAGS_database_mib_max) << 20;
+  options.deletions_kept_max = absl::GetFlag(FLAGS_deletions_kept);
+  options.check_integrity = absl::GetFlag(FLAGS_check_database);
+  // Blocks, and there is nobody yet who could mind.
+  CO_ASSIGN_OR_RETURN(std::unique_ptr<kv::Store> file, kv::Store::Open(std::move(options)));
+  kv::AsyncStore store(loop, std::move(file));
+
+  troupe::ServerOptions server_options;
+  server_options.listen = absl::GetFlag(FLAGS_listen);
+  troupe::Server server(loop, std::move(server_options));
+  server.Add<kv::v1::KeyValueService>(std::ref(store));
+  CO_RETURN_IF_ERROR(co_await server.Start());
+  for (const troupe::SocketAddress& address : server.addresses()) {
+    std::cout << "listening on " << address.ToString() << std::endl;
+  }
+  co_return co_await server.ServeForever();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage("serves kv.v1.KeyValue from one file; what is acknowledged is on the disk");
+  return troupe::Run(argc, argv, Main);
+}
