@@ -94,7 +94,7 @@ SEES = {
 }
 
 # Our own suites in testing/, which users do not link, may use the services.
-_SUITES = ("testing/benchmarks/", "testing/fuzz/", "testing/conformance/", "testing/samples/", "testing/e2e/")
+_SUITES = ("testing/benchmarks/", "testing/conformance/", "testing/fuzz/", "testing/readme/", "testing/samples/")
 
 
 # Tests, and what only they use: event_loop_test.cc, loop_testing.h, testing_peer.cc.
