@@ -2,17 +2,18 @@
 //
 //   Row row = co_await Blocking([&] { return database.Read(key); });
 //
-// Blocking resumes only after the function has returned, cancelled or not, and destroying a frame that waits in it waits
-// for the function: so the function may borrow from the frame. When the caller was cancelled, Cancelled is thrown then;
-// a function that has not started by then never does. RunInExecutor is asyncio's run_in_executor: a Future that may be
-// abandoned, and a function that owns all that it uses.
+// Blocking resumes only after the function has returned, cancelled or not, and destroying a frame that waits in it
+// waits for the function: so the function may borrow from the frame. When the caller was cancelled, Cancelled is thrown
+// then; a function that has not started by then never does. RunInExecutor is asyncio's run_in_executor: a Future that
+// may be abandoned, and a function that owns all that it uses.
 //
-// What the function throws is thrown at the co_await. It runs in a copy of the caller's context, without a running loop.
-// When no thread can be started, the outcome is RESOURCE_EXHAUSTED: as a status where the type holds one, else thrown.
+// What the function throws is thrown at the co_await. It runs in a copy of the caller's context, without a
+// running loop. When no thread can be started, the outcome is RESOURCE_EXHAUSTED: as a status where the type holds one,
+// else thrown.
 //
-// g++ 12 destroys closures in co_await expressions twice if they own something. Blocking therefore takes a temporary only
-// if it is trivially destructible (capture by reference), or a named callable, which it borrows. Of RunInExecutor keep the
-// future first: `auto future = RunInExecutor([job] { ... }); co_await future;`.
+// g++ 12 destroys closures in co_await expressions twice if they own something. Blocking therefore takes a temporary
+// only if it is trivially destructible (capture by reference), or a named callable, which it borrows. Of RunInExecutor
+// keep the future first: `auto future = RunInExecutor([job] { ... }); co_await future;`.
 //
 // Threading: called on the loop; the function runs on a worker.
 #ifndef TROUPE_ASYNC_BLOCKING_H_
@@ -259,7 +260,7 @@ class ExecutorState final : public FutureState<std::invoke_result_t<F&>>, public
 
 }  // namespace internal
 
-// On a pool of the caller's choice: the loop's resolver, for instance.
+// On one of the loop's own pools: loop.executor(), or loop.resolver(). Another one would have to end before the loop.
 template <class F>
 auto RunInExecutor(EventLoop& loop, WorkerPool& pool, F&& function,
                    std::source_location where = std::source_location::current()) {

@@ -174,7 +174,9 @@ TEST_P(BlockingTest, RunInExecutorGivesAFuture) {
 }
 
 TEST_P(BlockingTest, AnErrorOfTheExecutorThatNobodyAskedForIsReported) {
-  { RunInExecutor(loop_, [] { throw std::runtime_error("x"); }); }
+  {
+    RunInExecutor(loop_, [] { throw std::runtime_error("x"); });
+  }
   loop_.RunUntilComplete(Sleep(absl::Seconds(1)));
   EXPECT_THAT(TakeReports(), ElementsAre("Future exception was never retrieved"));
 }

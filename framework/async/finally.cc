@@ -11,9 +11,11 @@ void ReportReplacedError(const std::exception_ptr& error) {
     std::rethrow_exception(error);
   } catch (const Cancelled&) {
     return;
+  } catch (const GeneratorExit&) {
+    return;
   } catch (const Fatal&) {
-    throw;  // nobody swallows it: it goes before what the cleanup threw
-  } catch (...) {  // reported below
+    throw;         // nobody swallows it: it goes before what the cleanup threw
+  } catch (...) {  // goes to the exception handler below
   }
   ExceptionContext context;
   context.message = "An error was replaced by one of the cleanup in Finally";

@@ -3,10 +3,10 @@
 //   co_return co_await Finally(Use(connection), [&] { return connection.Bye(); });
 //
 // The cleanup is a callable that returns a Task<void>; it is called, and what it returns awaited, after the task has
-// returned, thrown, or been cancelled; then its outcome goes on. As in Python's try-finally: a second cancellation arrives
-// in the cleanup; what the cleanup throws replaces the task's own error, which then is reported to the exception handler.
-// Where no co_await is needed to clean up, use a destructor: destroying the frame while it is suspended runs destructors
-// and not this.
+// returned, thrown, or been cancelled; then its outcome goes on. As in Python's try-finally: a second cancellation
+// arrives in the cleanup; what the cleanup throws replaces the task's own error, which then is reported to the
+// exception handler. Where no co_await is needed to clean up, use a destructor: destroying the frame while it is
+// suspended runs destructors and not this.
 //
 // g++ 12 destroys closures in co_await expressions twice if they own something, so the callable must be trivially
 // destructible: capture by reference, or name an owning one and pass std::ref(cleanup).
@@ -24,7 +24,7 @@
 namespace troupe {
 namespace internal {
 
-// What the cleanup's error pushes aside. Says nothing about Cancelled.
+// What the cleanup's error pushes aside. Says nothing about Cancelled and GeneratorExit.
 void ReportReplacedError(const std::exception_ptr& error);
 
 template <class F>

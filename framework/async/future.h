@@ -1,12 +1,12 @@
 // Future<T>, Promise<T>: a value that will be there once, and the side that puts it there.
 //
-// Use a Future to wait for what someone else does: co_await it, or add a done callback. To run a coroutine, use Task and
-// CreateTask, whose TaskHandle is a Future too. asyncio's rules hold (C-FUT).
+// Use a Future to wait for what someone else does: co_await it, or add a done callback. To run a coroutine, use Task
+// and CreateTask, whose TaskHandle is a Future too. asyncio's rules hold (C-FUT).
 //
 // Life:      pending -> done (value, error) | cancelled; once
-// Awaiting:  `co_await future` gives const T&; `co_await std::move(future)` moves the value out, once. An error is thrown
-//            at the co_await, Cancelled if the future was cancelled. A status given to SetError is yielded where T can
-//            hold it (absl::Status, absl::StatusOr<U>) and thrown as StatusError where not.
+// Awaiting:  `co_await future` gives const T&; `co_await std::move(future)` moves the value out, once. An error is
+//            thrown at the co_await, Cancelled if the future was cancelled. A status given to SetError is yielded where
+//            T can hold it (absl::Status, absl::StatusOr<U>) and thrown as StatusError where not.
 // Callbacks: never run inside SetValue, SetError or Cancel: they are queued, in order of registration (C-FUT-06).
 // Threading: the loop's.     Lifetime: futures and promises share the state; the loop outlives it.
 #ifndef TROUPE_ASYNC_FUTURE_H_

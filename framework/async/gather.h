@@ -1,8 +1,9 @@
-// Gather: runs several at once and gives all results in the order of the arguments. GatherSettled: waits for all of them
-// whatever becomes of each.
+// Gather: runs several at once and gives all results in the order of the arguments. GatherSettled: waits for all of
+// them whatever becomes of each.
 //
 //   auto [user, orders] = co_await Gather(LoadUser(id), LoadOrders(id));
-//   absl::StatusOr<std::vector<Row>> rows = co_await Gather(std::move(tasks));   // std::vector<Task<absl::StatusOr<Row>>>
+//   absl::StatusOr<std::vector<Row>> rows = co_await Gather(std::move(tasks));   //
+//   std::vector<Task<absl::StatusOr<Row>>>
 //
 // Each argument is a Task, which starts at once, or a Future (a TaskHandle is one). A plain T gives a T; a StatusOr<T>
 // gives a T and makes the whole a StatusOr; a Status or a void gives a std::monostate. A vector gives a vector, and
@@ -10,8 +11,8 @@
 //
 // Errors:    the first one, an exception or a status that is not OK, completes the whole at once; THE OTHERS GO ON, so
 //            what they borrow must outlive them. Where they borrow from the caller's frame use TaskGroup, which cancels
-//            and awaits them, or GatherSettled. Errors after the first are dropped (C-CMB-03). A child that was cancelled
-//            counts as one that failed with Cancelled (C-CMB-06).
+//            and awaits them, or GatherSettled. Errors after the first are dropped (C-CMB-03). A child that was
+//            cancelled counts as one that failed with Cancelled (C-CMB-06).
 // Cancelled: cancels every child and ends when the last one has ended (C-CMB-07).
 // Context:   children inherit the caller's, deadline included. Destroying a frame that waits in `co_await Gather(...)`
 //            destroys the children that were given as tasks.

@@ -113,7 +113,8 @@ TEST_P(GatherTest, TakesAsManyIterationsAsInAsyncio) {
 TEST_P(GatherTest, TheFirstErrorCompletesAtOnceAndTheOthersGoOn) {
   Promise<int> other(loop_);
   loop_.RunUntilComplete([](EventLoop& loop, Promise<int>& other) -> Task<void> {
-    auto gathered = Gather(other.future(), ThrowsAfter(absl::Seconds(1), "first"), ThrowsAfter(absl::Seconds(2), "second"));
+    auto gathered =
+        Gather(other.future(), ThrowsAfter(absl::Seconds(1), "first"), ThrowsAfter(absl::Seconds(2), "second"));
     std::string text;
     try {
       co_await gathered;
@@ -144,7 +145,9 @@ TEST_P(GatherTest, AnErrorAfterTheWholeHasFailedAndGoneIsDroppedToo) {
 
 TEST_P(GatherTest, DroppedWhilePendingItsChildrenSpeakForThemselves) {
   loop_.RunUntilComplete([]() -> Task<void> {
-    { auto gathered = Gather(ThrowsAfter(absl::Seconds(1), "a"), After(absl::Seconds(1), 1)); }
+    {
+      auto gathered = Gather(ThrowsAfter(absl::Seconds(1), "a"), After(absl::Seconds(1), 1));
+    }
     co_await Sleep(absl::Seconds(2));
   }());
   EXPECT_THAT(TakeReports(), ElementsAre("Task exception was never retrieved"));
@@ -240,8 +243,8 @@ TEST_P(GatherTest, CancellingTheWholeCancelsEveryChildAndEndsWhenTheLastHasEnded
   }(log_));
   loop_.CallLater(absl::Seconds(1), [&] { EXPECT_TRUE(waits.Cancel()); });
   EXPECT_THROW(loop_.RunUntilComplete(Future<void>(waits)), Cancelled);
-  EXPECT_THAT(log_, ElementsAre("a cancelled", "b cancelled", "a wound down", "a destroyed", "b wound down",
-                                "b destroyed"));
+  EXPECT_THAT(log_,
+              ElementsAre("a cancelled", "b cancelled", "a wound down", "a destroyed", "b wound down", "b destroyed"));
   EXPECT_EQ(loop_.Time() - MonotonicTime(), absl::Seconds(6));
 }
 

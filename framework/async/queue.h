@@ -7,8 +7,8 @@
 //   co_await jobs.Put(std::move(job));     // g++ 12: name the job first, see BAZEL.md on temporaries in a co_await
 //   Job job = co_await jobs.Get();
 //
-// Cancelled: a cancelled Put has put nothing, a cancelled Get has taken nothing, and who waits behind is served instead.
-// Threading: the loop's.     Lifetime: outlives the tasks that wait in it.
+// Cancelled: a cancelled Put has put nothing, a cancelled Get has taken nothing, and who waits behind is served
+// instead. Threading: the loop's.     Lifetime: outlives the tasks that wait in it.
 #ifndef TROUPE_ASYNC_QUEUE_H_
 #define TROUPE_ASYNC_QUEUE_H_
 

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "troupe/async/gather.h"
 #include "troupe/async/internal/executor_works.h"
+#include "troupe/async/internal/generators.h"
 #include "troupe/async/internal/shutdown_hooks.h"
 #include "troupe/os/posix_os.h"
 
@@ -24,9 +25,14 @@ Task<absl::Status> CallMain(MainFunction& main, EventLoop& loop) {
   co_return co_await std::move(task);
 }
 
-Task<void> AwaitExecutor(EventLoop& loop) {
-  auto* works = loop.LocalOrNull<internal::ExecutorWorks>();
-  if (works != nullptr) co_await works->Drained();
+// C-RUN-03
+Task<void> ShutDown(EventLoop& loop) {
+  if (auto* generators = loop.LocalOrNull<internal::Generators>()) {
+    co_await generators->Shutdown();
+  }
+  if (auto* works = loop.LocalOrNull<internal::ExecutorWorks>()) {
+    co_await works->Drained();
+  }
 }
 
 // One run of a main task: the order of events at the end is asyncio.run's.
@@ -47,7 +53,7 @@ class Runner {
     }
     try {
       CancelAll();
-      loop_.RunUntilComplete(AwaitExecutor(loop_));
+      loop_.RunUntilComplete(ShutDown(loop_));
     } catch (...) {  // rethrown below
       if (!interrupted) interrupted = std::current_exception();
     }
@@ -60,8 +66,7 @@ class Runner {
  private:
   // Without taking the result.
   void RunUntilDone(const Future<absl::Status>& future) {
-    const DoneCallbackToken token =
-        future.AddDoneCallback([this](const Future<absl::Status>&) { loop_.Stop(); });
+    const DoneCallbackToken token = future.AddDoneCallback([this](const Future<absl::Status>&) { loop_.Stop(); });
     try {
       loop_.RunForever();
     } catch (...) {  // rethrown

@@ -6,8 +6,8 @@
 // It parses the absl flags, makes a loop on PosixOs, runs the task, cancels and awaits what is left, waits for the
 // executor, closes the loop and gives the exit code. Logs go to stderr unless glog was set up before.
 //
-// Exit code: 0: main returned OK. 1: it returned another status, or threw; what it was is logged. 128+n: it ended by the
-//            Cancelled that signal n caused.
+// Exit code: 0: main returned OK. 1: it returned another status, or threw; what it was is logged. 128+n: it ended by
+//            the Cancelled that signal n caused.
 // Signals:   the first SIGINT or SIGTERM drains the servers of the loop; with none, it cancels main. The second cancels
 //            main. The third restores the former action and raises itself: it kills.
 // Threading: refuses, by InvalidState, to run where a loop runs already (C-RUN-01).

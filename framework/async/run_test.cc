@@ -60,7 +60,7 @@ TEST_F(RunTest, ALambdaThatIsACoroutineLivesAsLongAsItsTask) {
   EXPECT_EQ(RunMain(os_,
                     [shared](EventLoop&) -> Task<absl::Status> {
                       co_await Sleep(absl::Seconds(1));
-                      co_return* shared == 3 ? absl::OkStatus() : absl::InternalError("gone");
+                      co_return *shared == 3 ? absl::OkStatus() : absl::InternalError("gone");
                     }),
             0);
 }
@@ -103,9 +103,9 @@ TEST_F(RunTest, TasksThatAreLeftAreCancelledAndAwaitedAndTheirErrorsReported) {
   EXPECT_EQ(RunMain(os_,
                     [&](EventLoop& loop) -> Task<absl::Status> {
                       loop.SetExceptionHandler([&](EventLoop&, const ExceptionContext& context) {
-                        reports.push_back(context.message + "|" + std::string(context.Get("task")).substr(0, 9) + "|" +
-                                          (context.exception ? DescribeException(context.exception)
-                                                             : context.status.ToString()));
+                        reports.push_back(
+                            context.message + "|" + std::string(context.Get("task")).substr(0, 9) + "|" +
+                            (context.exception ? DescribeException(context.exception) : context.status.ToString()));
                       });
                       loop.CreateTask(WindsDown(log_, "a", false), "a");
                       loop.CreateTask(WindsDown(log_, "b", true), "b");
@@ -133,10 +133,12 @@ TEST_F(RunTest, WhatTheExecutorHasUnderWayIsAwaited) {
 
 TEST_F(RunTest, ASignalCancelsMain) {
   RaiseAt(absl::Seconds(5), SIGTERM);
-  EXPECT_EQ(RunMain(os_, [](EventLoop&) -> Task<absl::Status> {
-              co_await Sleep(absl::Hours(1));
-              co_return absl::OkStatus();
-            }), 128 + SIGTERM);
+  EXPECT_EQ(RunMain(os_,
+                    [](EventLoop&) -> Task<absl::Status> {
+                      co_await Sleep(absl::Hours(1));
+                      co_return absl::OkStatus();
+                    }),
+            128 + SIGTERM);
   EXPECT_EQ(Elapsed(), absl::Seconds(5));
   EXPECT_THAT(os_.unwatched_signals(), IsEmpty());
 }
@@ -150,15 +152,17 @@ TEST_F(RunTest, MainCancelledByItselfIsAnErrorAndNoSignal) {
   EXPECT_EQ(RunMain(os_, [](EventLoop&) -> Task<absl::Status> { throw Cancelled(); }), 1);
 }
 
+Task<absl::Status> Serves(EventLoop& loop, Event*& drained, std::vector<std::string>& log) {
+  Event event;
+  drained = &event;
+  const auto hook = loop.Local<internal::ShutdownHooks>().AddDrainable([&log] { log.push_back("drain"); });
+  co_await event.Wait();
+  co_return absl::OkStatus();
+}
+
 TEST_F(RunTest, TheFirstSignalDrainsTheServersAndTheSecondCancels) {
   Event* drained = nullptr;
-  const auto serve = [&](EventLoop& loop) -> Task<absl::Status> {
-    Event event;
-    drained = &event;
-    const auto hook = loop.Local<internal::ShutdownHooks>().AddDrainable([this] { log_.push_back("drain"); });
-    co_await event.Wait();
-    co_return absl::OkStatus();
-  };
+  const auto serve = [&](EventLoop& loop) { return Serves(loop, drained, log_); };
   RaiseAt(absl::Seconds(1), SIGTERM);
   os_.kernel().clock().At(MonotonicTime() + absl::Seconds(2), [&] {
     os_.kernel().clock().NoteForeignCode();
@@ -175,23 +179,25 @@ TEST_F(RunTest, TheFirstSignalDrainsTheServersAndTheSecondCancels) {
 
 TEST_F(RunTest, AHookThatIsGoneIsNotCalled) {
   RaiseAt(absl::Seconds(1), SIGTERM);
-  EXPECT_EQ(RunMain(os_, [&](EventLoop& loop) -> Task<absl::Status> {
-              {
-                const auto hook = loop.Local<internal::ShutdownHooks>().AddDrainable([] { ADD_FAILURE(); });
-              }
-              co_await Sleep(absl::Hours(1));
-              co_return absl::OkStatus();
-            }),
+  EXPECT_EQ(RunMain(os_,
+                    [&](EventLoop& loop) -> Task<absl::Status> {
+                      {
+                        const auto hook = loop.Local<internal::ShutdownHooks>().AddDrainable([] { ADD_FAILURE(); });
+                      }
+                      co_await Sleep(absl::Hours(1));
+                      co_return absl::OkStatus();
+                    }),
             128 + SIGTERM);
 }
 
 TEST_F(RunTest, AThirdSignalRaisesItselfUncaught) {
   for (int i = 1; i <= 3; ++i) RaiseAt(absl::Seconds(i), SIGTERM);
-  EXPECT_EQ(RunMain(os_, [&](EventLoop&) -> Task<absl::Status> {
-              Task<void> body = Sleep(absl::Hours(1));
-              co_await Finally(std::move(body), [&] { return WindsDown(log_, "deaf", false); });
-              co_return absl::OkStatus();
-            }),
+  EXPECT_EQ(RunMain(os_,
+                    [&](EventLoop&) -> Task<absl::Status> {
+                      Task<void> body = Sleep(absl::Hours(1));
+                      co_await Finally(std::move(body), [&] { return WindsDown(log_, "deaf", false); });
+                      co_return absl::OkStatus();
+                    }),
             128 + SIGTERM);
   // A real process would have ended here.
   EXPECT_THAT(os_.unwatched_signals(), ElementsAre(SIGTERM));
@@ -199,19 +205,20 @@ TEST_F(RunTest, AThirdSignalRaisesItselfUncaught) {
 
 TEST_F(RunTest, ASignalDuringShutdownCancelsAgainWhatIsLeft) {
   RaiseAt(absl::Seconds(10), SIGTERM);
-  EXPECT_EQ(RunMain(os_, [&](EventLoop& loop) -> Task<absl::Status> {
-              loop.CreateTask([](std::vector<std::string>& log) -> Task<void> {
-                for (int i = 0; i < 2; ++i) {
-                  try {
-                    co_await Sleep(absl::Hours(1));
-                  } catch (const Cancelled&) {
-                    log.push_back("cancelled");
-                  }
-                }
-              }(log_));
-              co_await Sleep(absl::Seconds(1));
-              co_return absl::OkStatus();
-            }),
+  EXPECT_EQ(RunMain(os_,
+                    [&](EventLoop& loop) -> Task<absl::Status> {
+                      loop.CreateTask([](std::vector<std::string>& log) -> Task<void> {
+                        for (int i = 0; i < 2; ++i) {
+                          try {
+                            co_await Sleep(absl::Hours(1));
+                          } catch (const Cancelled&) {
+                            log.push_back("cancelled");
+                          }
+                        }
+                      }(log_));
+                      co_await Sleep(absl::Seconds(1));
+                      co_return absl::OkStatus();
+                    }),
             0);
   EXPECT_THAT(log_, ElementsAre("cancelled", "cancelled"));
   EXPECT_EQ(Elapsed(), absl::Seconds(10));

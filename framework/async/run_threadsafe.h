@@ -4,8 +4,8 @@
 //   answer.Wait(absl::Seconds(1));
 //   absl::StatusOr<int> got = answer.Get();
 //
-// For threads that are not a loop's: main while loops run elsewhere, a library's callbacks. Blocking the loop's own thread
-// on it is a deadlock, and refused. The task must not use the calling thread's data without a lock.
+// For threads that are not a loop's: main while loops run elsewhere, a library's callbacks. Blocking the loop's own
+// thread on it is a deadlock, and refused. The task must not use the calling thread's data without a lock.
 //
 // Cancelling the ThreadFuture cancels the task; a task that is destroyed with its loop counts as cancelled.
 // Threading: a ThreadFuture may be used from any thread.     Lifetime: it may outlive the loop.

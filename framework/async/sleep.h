@@ -1,4 +1,6 @@
-// Sleep(delay): suspends for at least `delay` of the loop's time; zero or less gives up exactly one iteration (C-CMB-22).
+// Sleep(delay): suspends for at least `delay` of the loop's time (C-CMB-22).
+//
+// Zero or less gives up exactly one iteration.
 //
 // Threading: the loop's. Lifetime: cancelled, or destroyed while asleep, its timer leaves the loop at once.
 #ifndef TROUPE_ASYNC_SLEEP_H_

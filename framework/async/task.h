@@ -213,13 +213,17 @@ class TaskState final : public FutureState<T>, public Root, public TaskNode, pub
       if (fatal) std::rethrow_exception(error);  // stored and out of the loop as well (C-TSK-18)
       return;
     }
-    if constexpr (!std::is_void_v<T>) {
-      this->value_.emplace(std::move(*promise.value));
-    } else {
-      this->value_.emplace();
+    // Cancelled after its last suspension: a cancellation that was accepted is never lost.
+    const bool cancelled = cancel_requested();
+    if (!cancelled) {
+      if constexpr (!std::is_void_v<T>) {
+        this->value_.emplace(std::move(*promise.value));
+      } else {
+        this->value_.emplace();
+      }
     }
     DestroyChain();
-    FutureCore::Complete(FutureCore::kValue);
+    FutureCore::Complete(cancelled ? FutureCore::kCancelled : FutureCore::kValue);
     this->Release();
   }
   void OnDoomed() override { DestroyPending(); }

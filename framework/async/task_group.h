@@ -11,10 +11,10 @@
 // Life:      made -> Spawn* -> Join -> Spawn* -> ... -> destroyed
 // Errors:    the first child that fails (an exception, or a status that is not OK) cancels the others. Join waits until
 //            the last one has ended and then throws the exception or returns the status. Exceptions after the first are
-//            reported to the loop's exception handler; statuses after it are dropped. A child that somebody cancelled by
-//            its handle has not failed.
-// Cancelled: a cancelled Join cancels the children, waits until they have ended, and throws Cancelled; an exception of a
-//            child goes before it.
+//            reported to the loop's exception handler; statuses after it are dropped. A child that somebody cancelled
+//            by its handle has not failed.
+// Cancelled: a cancelled Join cancels the children, waits until they have ended, and throws Cancelled; an
+//            exception of a child goes before it.
 // Lifetime:  what borrows from the children's arguments. The destructor destroys what is left where it stands, the
 //            youngest first; a child that is running just then goes when it suspends. An exception that no Join has
 //            taken is reported.
@@ -46,13 +46,12 @@ class TaskGroup {
   TaskGroup& operator=(const TaskGroup&) = delete;
   ~TaskGroup();
 
-  // Its first step runs in the next iteration. In a group that has failed or was cancelled it never does, until Join has
-  // returned: the handle ends cancelled. The handle need not be kept; await it for the value.
+  // Its first step runs in the next iteration. In a group that has failed or was cancelled it never does, until Join
+  // has returned: the handle ends cancelled. The handle need not be kept; await it for the value.
   template <class T>
   TaskHandle<T> Spawn(Task<T> task, absl::string_view name = "",
                       std::source_location where = std::source_location::current()) {
-    TaskHandle<T> handle =
-        internal::StartTask(loop_, std::move(task), name, Context::Current(), where, /*quiet=*/true);
+    TaskHandle<T> handle = internal::StartTask(loop_, std::move(task), name, Context::Current(), where, /*quiet=*/true);
     Add(handle.core());
     return handle;
   }

@@ -1,5 +1,5 @@
-// Wait: waits until one, or all, of several futures are done, or the time is up; it cancels nothing and never throws for
-// their sake (C-CMB-18). AsCompleted: gives results in the order in which they come.
+// Wait: waits until one, or all, of several futures are done, or the time is up; it cancels nothing and never throws
+// for their sake (C-CMB-18). AsCompleted: gives results in the order in which they come.
 //
 //   auto [done, pending] = co_await Wait(handles, {.return_when = WaitUntil::kFirstCompleted});
 //

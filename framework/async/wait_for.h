@@ -3,13 +3,14 @@
 //   absl::StatusOr<Reply> reply = co_await WaitFor(Ask(question), absl::Milliseconds(50));
 //
 // Gives StatusOr<T>, never nested: of a Task<StatusOr<T>> it is StatusOr<T>, of Status and void it is Status. When the
-// time is up the task or future is cancelled and, once it has ended, the answer is DEADLINE_EXCEEDED; if it ended otherwise
-// than by Cancelled or a CANCELLED status, the answer is how it ended. To leave a future alone when the time is up: WaitFor(Shield(future), ...).
+// time is up the task or future is cancelled and, once it has ended, the answer is DEADLINE_EXCEEDED; if it ended
+// otherwise than by Cancelled or a CANCELLED status, the answer is how it ended. To leave a future alone when the time
+// is up: WaitFor(Shield(future), ...).
 //
 // A task runs beside the caller, as a child: it inherits the context, with a deadline no later than this one, and never
-// outlives the co_await (so it may borrow from the caller's frame), whether that ends by time, by cancellation, or because
-// the frame is destroyed. Cancelling the caller cancels it and waits until it has ended (C-CMB-16).
-// Timeout:   infinite: just waits. Zero or less: a done future's result, else DEADLINE_EXCEEDED; a task's body does not
+// outlives the co_await (so it may borrow from the caller's frame), whether that ends by time, by cancellation, or
+// because the frame is destroyed. Cancelling the caller cancels it and waits until it has ended (C-CMB-16). Timeout:
+// infinite: just waits. Zero or less: a done future's result, else DEADLINE_EXCEEDED; a task's body does not
 //            start (C-CMB-13).
 // Threading: the loop's.
 #ifndef TROUPE_ASYNC_WAIT_FOR_H_
@@ -34,9 +35,8 @@ namespace troupe {
 namespace internal {
 
 template <class T>
-using NotNested =
-    std::conditional_t<std::is_void_v<T> || std::is_same_v<T, absl::Status>, absl::Status,
-                       std::conditional_t<kIsStatusOr<T>, Stored<T>, absl::StatusOr<Stored<T>>>>;
+using NotNested = std::conditional_t<std::is_void_v<T> || std::is_same_v<T, absl::Status>, absl::Status,
+                                     std::conditional_t<kIsStatusOr<T>, Stored<T>, absl::StatusOr<Stored<T>>>>;
 
 absl::Status TimedOut(absl::Duration timeout);
 
@@ -78,7 +78,9 @@ Task<internal::NotNested<T>> WaitFor(Task<T> task, absl::Duration timeout,
                                      std::source_location where = std::source_location::current()) {
   EventLoop& loop = EventLoop::Current();
   if (timeout <= absl::ZeroDuration()) {
-    { const Task<T> never = std::move(task); }
+    {
+      const Task<T> never = std::move(task);
+    }
     co_await Sleep(absl::ZeroDuration());
     co_return internal::TimedOut(timeout);
   }

@@ -5,6 +5,7 @@
 //
 // Cancelled     thrown at the co_await of a task that was cancelled. Clean up and let it pass.
 // Fatal         leaves the loop at once; nobody swallows it.
+// GeneratorExit thrown at the co_yield of an AsyncGenerator that is being closed. As Cancelled: let it pass.
 // InvalidState  our API was misused: the text says what was expected and what was found.
 // StatusError   carries a status out of an expression whose type cannot hold one.
 #ifndef TROUPE_BASE_ERRORS_H_
@@ -20,6 +21,8 @@
 namespace troupe {
 
 struct Cancelled {};
+
+struct GeneratorExit {};
 
 class Fatal {
  public:

@@ -1,8 +1,8 @@
 // Context: what travels with the work: deadline, trace, and the user's ContextVars.
 //
 // Captured where a callback or task is created and restored while it runs, so an rpc made inside a handler inherits the
-// handler's deadline without being told. A value: copying is cheap (one reference count; nothing for the empty context),
-// and changing the current context never changes a copy that someone else took (C-LOOP-39).
+// handler's deadline without being told. A value: copying is cheap (one reference count; nothing for the empty
+// context), and changing the current context never changes a copy that someone else took (C-LOOP-39).
 //
 // Threading: a Context may be handed to another thread; Current() and ContextVar act on the calling thread.
 #ifndef TROUPE_LOOP_CONTEXT_H_

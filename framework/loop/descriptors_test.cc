@@ -117,8 +117,8 @@ TEST_P(DescriptorsTest, CallbacksRunInTheContextOfTheirRegistration) {
       Recv();
       log_.push_back("read " + std::to_string(kVariable.Get()));
     });
-    EXPECT_TRUE(loop_.AddSignalHandler(SIGUSR1, [this] { log_.push_back("signal " + std::to_string(kVariable.Get())); })
-                    .ok());
+    EXPECT_TRUE(
+        loop_.AddSignalHandler(SIGUSR1, [this] { log_.push_back("signal " + std::to_string(kVariable.Get())); }).ok());
   });
   Send("x");
   os_.RaiseSignal(SIGUSR1);

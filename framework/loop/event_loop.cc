@@ -107,7 +107,12 @@ class EventLoop::CallbackWatcher final : public FdWatcher {
 // ---------------------------------------------------------------------------------------------------- life
 
 EventLoop::EventLoop(Os& os, EventLoopOptions options)
-    : os_(os), options_(options), slow_callback_duration_(options.slow_callback_duration), poller_(os.NewPoller()), inbox_(std::make_unique<Inbox>()), events_(kEventsPerPoll) {
+    : os_(os),
+      options_(options),
+      slow_callback_duration_(options.slow_callback_duration),
+      poller_(os.NewPoller()),
+      inbox_(std::make_unique<Inbox>()),
+      events_(kEventsPerPoll) {
   const char* debug = std::getenv("TROUPE_DEBUG");
   SetDebug(debug != nullptr && *debug != '\0' && std::strcmp(debug, "0") != 0);
 }
@@ -358,7 +363,8 @@ EventLoop::CallbackWatcher& EventLoop::UserWatcher(int fd) {
     if (watcher->fd() == fd) return *watcher;
   }
   if (fd >= 0 && static_cast<size_t>(fd) < watchers_.size() && watchers_[fd] != nullptr) {
-    throw InvalidState(absl::StrCat("File descriptor ", fd, " is used by transport ", watchers_[fd]->DescribeWatcher()));
+    throw InvalidState(
+        absl::StrCat("File descriptor ", fd, " is used by transport ", watchers_[fd]->DescribeWatcher()));
   }
   user_watchers_.push_back(std::make_unique<CallbackWatcher>(*this, fd));
   return *user_watchers_.back();

@@ -1,16 +1,18 @@
 // EventLoop: runs callbacks, timers, descriptor events and tasks of one thread, as asyncio's loop does.
 //
-// Make one per thread, usually through troupe::Run (async/run.h), and schedule everything on it. Nothing on a loop needs
-// a lock: its callbacks never run at the same time. CONTRACT rules C-LOOP, C-HND, C-EXC, C-DBG name what it promises.
+// Make one per thread, usually through troupe::Run (async/run.h), and schedule everything on it. Nothing on a loop
+// needs a lock: its callbacks never run at the same time. The contract's rules C-LOOP, C-HND, C-EXC and C-DBG name what
+// it promises.
 //
 // Life:      made -> (CallSoon | CreateTask | ...)* -> RunForever or RunUntilComplete, any number of times -> Close
-// An iteration: poll until the nearest timer, turn readiness into ready callbacks, move due timers to ready, run exactly
-//            the callbacks that were ready at that point. What they schedule runs in the next iteration. Unless
-//            `strict_polling` is set, up to 16 batches or 20 us share one poll while callbacks are ready.
+// An iteration: poll until the nearest timer, turn readiness into ready callbacks, move due timers to ready, run
+//            exactly the callbacks that were ready at that point. What they schedule runs in the next iteration. Unless
+//            `strict_polling` is set, up to 16 iterations or 20 us share one poll while callbacks are ready; they
+//            differ from others by nothing else.
 // Threading: the thread that runs it. CallSoonThreadsafe and Stop through it are the only entries from elsewhere; debug
 //            mode checks.
-// Lifetime:  outlives everything made on it. The Os outlives the loop. Destroying an open loop closes it, with a warning,
-//            and waits for functions that still run in its executor.
+// Lifetime:  outlives everything made on it. The Os outlives the loop. Destroying an open loop closes it, with a
+//            warning, and waits for functions that still run in its executor.
 // Errors:    misuse throws InvalidState. What callbacks throw reaches the exception handler; Fatal leaves Run*.
 #ifndef TROUPE_LOOP_EVENT_LOOP_H_
 #define TROUPE_LOOP_EVENT_LOOP_H_
@@ -101,14 +103,14 @@ class EventLoop {
   template <class F>
   TimerHandle CallAt(MonotonicTime when, F&& f, std::source_location where = std::source_location::current()) {
     CheckUsable();
-    auto* node = new internal::CallbackNode<Timer, std::decay_t<F>>(*this, Context::Current(), where, false,
-                                                                    std::forward<F>(f));
+    auto* node =
+        new internal::CallbackNode<Timer, std::decay_t<F>>(*this, Context::Current(), where, false, std::forward<F>(f));
     TimerHandle handle(*node, when);
     ScheduleAt(*node, when);
     return handle;
   }
-  // From any thread; wakes the loop. Runs `f` on the loop's thread, in the caller's context. Throws InvalidState when the
-  // loop is closed; the caller sees to it that the loop still exists.
+  // From any thread; wakes the loop. Runs `f` on the loop's thread, in the caller's context. Throws InvalidState when
+  // the loop is closed; the caller sees to it that the loop still exists.
   template <class F>
   Handle CallSoonThreadsafe(F&& f, std::source_location where = std::source_location::current()) {
     auto* node = new internal::CallbackNode<Runnable, std::decay_t<F>>(*this, Context::Current(), where, true,
@@ -128,8 +130,8 @@ class EventLoop {
 
   // ---- running. Throws InvalidState when closed, or when this or another loop runs in the thread (C-LOOP-17, -18).
   void RunForever();
-  // Runs until the task or future is done and gives its result; a status where the type is one, else what it failed with
-  // is thrown. Defined in troupe/async/task.h.
+  // Runs until the task or future is done and gives its result; a status where the type is one, else what it failed
+  // with is thrown. Defined in troupe/async/task.h.
   template <class T>
   T RunUntilComplete(Task<T> task);
   template <class T>
@@ -143,7 +145,7 @@ class EventLoop {
   bool IsClosed() const { return closed_.load(std::memory_order_acquire); }
   MonotonicTime Time() { return os_.Now(); }
 
-  // ---- tasks. Schedules the first step; the loop keeps the task alive until it is done. Defined in troupe/async/task.h.
+  // ---- tasks. Schedules the first step; the loop keeps the task alive until it is done.
   template <class T>
   TaskHandle<T> CreateTask(Task<T> task, absl::string_view name = "",
                            std::source_location where = std::source_location::current());
@@ -155,8 +157,9 @@ class EventLoop {
   bool RemoveReader(int fd);
   bool RemoveWriter(int fd);
 
-  // ---- signals. The handler runs as an ordinary callback of the loop, never in signal context (C-SIG-02). Adding again
-  // replaces. INVALID_ARGUMENT: no such signal; InvalidState: it cannot be caught. Removing restores the former action.
+  // ---- signals. The handler runs as an ordinary callback of the loop, never in signal context (C-SIG-02). Adding
+  // again replaces; removing restores the former action. INVALID_ARGUMENT: no such signal, or another loop has it;
+  // InvalidState: it cannot be caught.
   absl::Status AddSignalHandler(int signo, absl::AnyInvocable<void()> handler);
   bool RemoveSignalHandler(int signo);
 
@@ -167,7 +170,7 @@ class EventLoop {
   void DefaultExceptionHandler(const ExceptionContext& context);
   // For destructors: a Fatal that the handler throws leaves the loop in its next iteration.
   void CallExceptionHandlerLater(const ExceptionContext& context) noexcept;
-  // For boundaries: rethrows Fatal, else reports `message` with the exception being handled. REQUIRES: in a catch block.
+  // For boundaries: rethrows Fatal, else reports `context` with the exception being handled. In a catch block.
   void ReportCurrentException(ExceptionContext context);
 
   // ---- debug mode (TROUPE_DEBUG=1, or here, at any time).
@@ -250,7 +253,8 @@ class EventLoop {
                                                                  std::forward<F>(f));
   }
   void CheckUsable() const {
-    if (checked_) [[unlikely]] CheckUsableSlow();
+    if (checked_) [[unlikely]]
+      CheckUsableSlow();
   }
   void CheckUsableSlow() const;
 
@@ -282,7 +286,7 @@ class EventLoop {
   std::unique_ptr<Poller> poller_;
 
   RunQueue ready_;
-  RunQueue batch_;        // what the current iteration runs
+  RunQueue batch_;  // what the current iteration runs
   RunQueue after_batch_;
   TimerHeap timers_;
   // Atomic for the sake of calls from the wrong thread, which debug mode refuses.

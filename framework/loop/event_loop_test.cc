@@ -245,7 +245,9 @@ TEST_P(EventLoopTest, ACallbackMayCancelItself) {
 }
 
 TEST_P(EventLoopTest, DroppingAHandleDoesNotCancel) {
-  { Handle dropped = loop_.CallSoon([this] { log_.push_back("ran"); }); }
+  {
+    Handle dropped = loop_.CallSoon([this] { log_.push_back("ran"); });
+  }
   RunReady();
   EXPECT_THAT(log_, ElementsAre("ran"));
 }
@@ -405,7 +407,8 @@ TEST_P(EventLoopTest, CallbacksRunInTheContextOfTheirScheduling) {
   loop_.CallSoon([&] { log_.push_back("outside " + std::to_string(kVariable.Get())); });
   RunReady();
   EXPECT_EQ(kVariable.Get(), 0);
-  EXPECT_THAT(log_, ::testing::UnorderedElementsAre("soon 1", "soon 1", "later 1", "in 1", "threadsafe 2", "outside 0"));
+  EXPECT_THAT(log_,
+              ::testing::UnorderedElementsAre("soon 1", "soon 1", "later 1", "in 1", "threadsafe 2", "outside 0"));
 }
 
 // ---------------------------------------------------------------------------------------------------- close

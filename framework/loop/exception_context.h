@@ -1,7 +1,7 @@
 // ExceptionContext: all that is known about a failure which no one handled (C-EXC-02).
 //
-// Reaches EventLoop::SetExceptionHandler's handler; the default handler logs it. Exactly one of `exception` and `status`
-// is set where there was an error at all.
+// Reaches EventLoop::SetExceptionHandler's handler; the default handler logs it. Exactly one of `exception` and
+// `status` is set where there was an error at all.
 #ifndef TROUPE_LOOP_EXCEPTION_CONTEXT_H_
 #define TROUPE_LOOP_EXCEPTION_CONTEXT_H_
 

@@ -4,7 +4,8 @@
 // Level-triggered; readiness becomes a queued callback of the iteration, reading before writing (C-SCK-03), and what is
 // no longer wanted by then does not run.
 //
-// The descriptor belongs to its first watcher, whether that waits for something or not, until it is released (C-TRN-14).
+// The descriptor belongs to its first watcher, whether that waits for something or not, until it is released
+// (C-TRN-14).
 //
 // Life:      made -> Watch(bits)* -> destroyed (or Release), before the descriptor is closed
 // Threading: the loop's.     Lifetime: within the loop's; may be destroyed in its own callbacks.

@@ -138,7 +138,8 @@ TEST_F(ThreadsTest, InDebugModeCallsFromTheWrongThreadAreRefusedWhileTheLoopRuns
       try {
         call();
       } catch (const InvalidState& error) {
-        EXPECT_THAT(error.what(), HasSubstr("Non-thread-safe operation invoked on an event loop other than the current"));
+        EXPECT_THAT(error.what(),
+                    HasSubstr("Non-thread-safe operation invoked on an event loop other than the current"));
         return true;
       }
       return false;

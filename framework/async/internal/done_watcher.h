@@ -1,6 +1,6 @@
-// DoneWatcher: told of a future's end in the iteration after it, as asyncio's done callbacks are; without an allocation.
+// DoneWatcher: told of a future's end in the iteration after it, as asyncio's done callbacks are.
 //
-// Combinators embed one per future that they watch.
+// Allocates nothing: combinators embed one per future that they watch.
 //
 // Life:      idle -> Watch -> (OnDone | Stop) -> idle
 // Threading: the loop's.     Lifetime: keeps the future alive while it watches; a destroyed watcher is told nothing.

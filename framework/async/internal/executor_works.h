@@ -1,7 +1,7 @@
 // ExecutorWorks: what RunInExecutor has under way on one loop.
 //
-// troupe::Run waits for it before it closes the loop. Closing drops what has not started; what runs is waited for by the
-// loop's destructor.
+// troupe::Run waits for it before it closes the loop. Closing drops what has not started; the loop's destructor
+// waits for what runs.
 #ifndef TROUPE_ASYNC_INTERNAL_EXECUTOR_WORKS_H_
 #define TROUPE_ASYNC_INTERNAL_EXECUTOR_WORKS_H_
 

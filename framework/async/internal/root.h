@@ -8,9 +8,9 @@
 // that goes next and return; Root::Run takes it from there (a trampoline). So neither a long loop of ready awaits nor a
 // deep chain grows the stack, in any build.
 //
-// Cancellation: Root::Cancel asks the Leaf to end its wait. A leaf that waits in a future cancels that future; any other
-// leaf leaves what it waits in, and Cancelled is thrown at its co_await. A root that is running or queued remembers the
-// request and throws at its next suspension, or when it resumes.
+// Cancellation: Root::Cancel asks the Leaf to end its wait. A leaf that waits in a future cancels that future; any
+// other leaf leaves what it waits in, and Cancelled is thrown at its co_await. A root that is running or queued
+// remembers the request and throws at its next suspension, or when it resumes.
 //
 // Threading: the loop's. Lifetime: a chain may be destroyed while suspended: innermost frame first, as unwinding would.
 #ifndef TROUPE_ASYNC_INTERNAL_ROOT_H_
@@ -89,10 +89,10 @@ class PromiseBase {
   FinalAwaiter final_suspend() noexcept { return FinalAwaiter{*this}; }
 
   std::coroutine_handle<> self;
-  PromiseBase* parent = nullptr;              // the frame that awaits this one; null: the root's own
-  std::coroutine_handle<>* owner = nullptr;   // what destroys this frame; cleared when the chain goes leaf first
-  std::source_location where;                 // of the co_await in which it is, or was last
-  std::exception_ptr error;                   // what left the body
+  PromiseBase* parent = nullptr;             // the frame that awaits this one; null: the root's own
+  std::coroutine_handle<>* owner = nullptr;  // what destroys this frame; cleared when the chain goes leaf first
+  std::source_location where;                // of the co_await in which it is, or was last
+  std::exception_ptr error;                  // what left the body
 };
 
 // The innermost await of a suspended chain. Derived awaiters live in the innermost frame.
@@ -111,8 +111,8 @@ class Leaf {
   // Derived destructors stop the wait; this forgets it.
   ~Leaf();
 
-  // Ends the wait because the chain was cancelled: leaves what it waits in and calls WakeCancelled(), or sees to it that
-  // what it waits in ends and wakes the chain as usual.
+  // Ends the wait because the chain was cancelled: leaves what it waits in and calls WakeCancelled(), or sees to it
+  // that what it waits in ends and wakes the chain as usual.
   virtual void CancelWait() = 0;
 
   // Suspends the running chain in this leaf: the last thing in await_suspend, as it may wake the chain at once.

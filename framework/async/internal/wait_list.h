@@ -1,7 +1,7 @@
 // WaitList: chains that wait for a turn, first come, first served. What queues, semaphores and events are made of.
 //
-// `co_await list.Wait()` suspends until WakeOne or WakeAll names the chain. Who wakes one chain and then learns that the
-// chain was cancelled or destroyed before it resumed has woken nobody: `on_lost` tells the owner, which then wakes
+// `co_await list.Wait()` suspends until WakeOne or WakeAll names the chain. Who wakes one chain and then learns that
+// the chain was cancelled or destroyed before it resumed has woken nobody: `on_lost` tells the owner, which then wakes
 // another.
 //
 // Threading: the loop's.     Lifetime: may be destroyed before chains that wait in it; they are never woken then.
@@ -21,7 +21,8 @@ class WaitList {
   class Waiter;
 
   // `what` is for dumps: "Queue::Get".
-  WaitList(const char* what, void* owner, void (*on_lost)(void* owner)) : what_(what), owner_(owner), on_lost_(on_lost) {}
+  WaitList(const char* what, void* owner, void (*on_lost)(void* owner))
+      : what_(what), owner_(owner), on_lost_(on_lost) {}
   explicit WaitList(const char* what) : WaitList(what, nullptr, nullptr) {}
   WaitList(const WaitList&) = delete;
   WaitList& operator=(const WaitList&) = delete;

@@ -12,9 +12,9 @@ class Root;
 struct ContextData;
 
 struct ThreadState {
-  EventLoop* loop = nullptr;         // the running loop
-  ContextData* context = nullptr;    // in force; owned by who put it there, null: empty
-  Root* root = nullptr;              // the chain of coroutines that is being driven
+  EventLoop* loop = nullptr;       // the running loop
+  ContextData* context = nullptr;  // in force; owned by who put it there, null: empty
+  Root* root = nullptr;            // the chain of coroutines that is being driven
 };
 
 // constinit: no initialisation guard on access, in any translation unit.
