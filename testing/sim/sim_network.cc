@@ -14,6 +14,8 @@ namespace troupe::testing {
 namespace {
 
 constexpr int kKnocksMax = 7;  // after 1, 2, 4 ... 64 s: Linux gives up a connect after 127 s
+// Linux's tcp_retries2 of 15, counted from the first try.
+constexpr absl::Duration kRetransmissionTimeout = absl::Milliseconds(924'600);
 
 SocketAddress WithPort(const SocketAddress& address, uint16_t port) {
   return *SocketAddress::FromIp(address.host(), port);
@@ -51,7 +53,17 @@ struct SimConnection {
     SimSocket* socket = nullptr;  // null: not there yet, or closed
     std::deque<SimNetwork::Packet> inbound;
     MonotonicTime last_arrival;
-    bool scheduled = false;  // an arrival is scheduled, or waits behind a stalled link
+    bool scheduled = false;  // an arrival is scheduled, or stuck
+    bool stuck = false;      // waits for its link
+    bool giving_up = false;  // the sender's patience is scheduled to end
+
+    // The oldest packet that its sender repeats until it is acknowledged, or null.
+    const SimNetwork::Packet* FirstRepeated() const {
+      for (const SimNetwork::Packet& packet : inbound) {
+        if (packet.kind == SimNetwork::Packet::kBytes || packet.kind == SimNetwork::Packet::kEnd) return &packet;
+      }
+      return nullptr;
+    }
   };
   Side sides[2];
 };
@@ -69,6 +81,11 @@ void SimNetwork::SetIps(int index, const std::vector<SocketAddress>& ips) {
 }
 
 void SimNetwork::RemoveHost(int index) { host(index).removed = true; }
+
+void SimNetwork::SetDown(int index, bool down) {
+  host(index).down = down;
+  Unstick();
+}
 
 void SimNetwork::SetLink(int from, int to, const SimLink& link) {
   links_[{from, to}] = link;
@@ -188,6 +205,7 @@ void SimNetwork::Transmit(const std::shared_ptr<SimConnection>& connection, int 
   packet.arrival = to.last_arrival;
   to.inbound.push_back(std::move(packet));
   if (!to.scheduled) ScheduleArrival(connection, side);
+  if (to.stuck) GiveUpInTime(connection, side);
 }
 
 void SimNetwork::ScheduleArrival(const std::shared_ptr<SimConnection>& connection, int side) {
@@ -198,9 +216,10 @@ void SimNetwork::ScheduleArrival(const std::shared_ptr<SimConnection>& connectio
 
 void SimNetwork::Arrive(const std::shared_ptr<SimConnection>& connection, int side) {
   SimConnection::Side& to = connection->sides[side];
-  if (Link(connection->sides[1 - side].host, to.host).stalled) {
+  if (Blocked(connection->sides[1 - side].host, to.host)) {
+    to.stuck = true;
     stuck_.emplace_back(connection, side);
-    return;
+    return GiveUpInTime(connection, side);
   }
   Packet packet = std::move(to.inbound.front());
   to.inbound.pop_front();
@@ -213,10 +232,29 @@ void SimNetwork::Arrive(const std::shared_ptr<SimConnection>& connection, int si
   }
 }
 
+void SimNetwork::GiveUpInTime(const std::shared_ptr<SimConnection>& connection, int side) {
+  SimConnection::Side& to = connection->sides[side];
+  const Packet* const first = to.FirstRepeated();
+  if (first == nullptr || std::exchange(to.giving_up, true)) return;
+  clock_.At(first->arrival + kRetransmissionTimeout, [this, connection, side] {
+    SimConnection::Side& stuck = connection->sides[side];
+    stuck.giving_up = false;
+    const Packet* const oldest = stuck.FirstRepeated();
+    if (!stuck.stuck || oldest == nullptr) return;
+    if (oldest->arrival + kRetransmissionTimeout > clock_.Now()) return GiveUpInTime(connection, side);
+    stuck.inbound.clear();
+    if (SimSocket* const sender = connection->sides[1 - side].socket) sender->BecomeReset(ETIMEDOUT);
+  });
+}
+
 void SimNetwork::Unstick() {
-  // Those whose link is still stalled come back to stuck_ when they try to arrive.
+  // Those whose link is still blocked come back to stuck_ when they try to arrive.
   for (const auto& [weak, side] : std::exchange(stuck_, {})) {
-    if (const std::shared_ptr<SimConnection> connection = weak.lock()) ScheduleArrival(connection, side);
+    const std::shared_ptr<SimConnection> connection = weak.lock();
+    if (connection == nullptr) continue;
+    SimConnection::Side& to = connection->sides[side];
+    to.stuck = to.scheduled = false;
+    if (!to.inbound.empty()) ScheduleArrival(connection, side);
   }
 }
 
@@ -230,7 +268,7 @@ void SimNetwork::Knock(const std::shared_ptr<SimConnection>& connection, const S
     return Transmit(connection, 0, {.kind = Packet::kRefused, .error = EHOSTUNREACH});
   }
   connection->sides[1].host = to;
-  if (Link(client.host, to).stalled || Link(to, client.host).stalled) return KnockAgain(connection, address, attempt);
+  if (Blocked(client.host, to) || Blocked(to, client.host)) return KnockAgain(connection, address, attempt);
   clock_.At(ArrivalTime(client.host, to),
             [this, connection, address, attempt] { KnockArrives(connection, address, attempt); });
 }
@@ -563,6 +601,14 @@ int64_t SimSocket::Send(absl::Span<const iovec> bytes, size_t bytes_max) {
   unacknowledged_ += n;
   network_.Transmit(connection_, 1 - side_, {.kind = SimNetwork::Packet::kBytes, .bytes = std::move(data)});
   return static_cast<int64_t>(n);
+}
+
+void SimSocket::Vanish() {
+  for (const std::unique_ptr<SimSocket>& socket : waiting_) socket->Vanish();
+  if (connection_ == nullptr) return;
+  connection_->sides[side_].socket = nullptr;
+  connection_ = nullptr;
+  state_ = State::kReset;
 }
 
 void SimSocket::Reset() {

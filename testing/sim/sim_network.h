@@ -5,7 +5,8 @@
 // bytes unread. What is left out: TIME_WAIT, urgent data, datagrams, congestion.
 //
 // A connection has two directions. What is sent (bytes, end, reset, acknowledgement) travels in order and takes the
-// link's latency. A direction holds at most the sender's send buffer, in flight and unread together.
+// link's latency. A direction holds at most the sender's send buffer, in flight and unread together. What cannot arrive
+// for 15 minutes breaks the connection for its sender, ETIMEDOUT.
 //
 // Threading: the clock's thread.     Lifetime: the network outlives its sockets.
 #ifndef TROUPE_TESTING_SIM_SIM_NETWORK_H_
@@ -65,6 +66,8 @@ class SimNetwork {
   void SetIps(int host, const std::vector<SocketAddress>& ips);
   // Its addresses are free again; nothing reaches it.
   void RemoveHost(int host);
+  // While a host is down nothing arrives there, as behind a stalled link.
+  void SetDown(int host, bool down);
 
   // How `from` reaches `to`, in that direction.
   void SetLink(int from, int to, const SimLink& link);
@@ -93,6 +96,7 @@ class SimNetwork {
   };
   struct Host {
     bool removed = false;
+    bool down = false;
     std::vector<SocketAddress> ips;
     uint16_t next_port = kEphemeralFirst;
     std::multimap<uint16_t, SimSocket*> ports;  // in the order of binding within a port
@@ -120,12 +124,14 @@ class SimNetwork {
   SimSocket* FindListener(int host, const SocketAddress& address);
   uint16_t AssignPort(Host& host);  // 0: none is free
   static bool Conflicts(const Host& host, const SimSocket& socket, const SocketAddress& address);
+  bool Blocked(int from, int to) const { return Link(from, to).stalled || host(to).down; }
   void Unstick();
 
   // Packets to `side` of the connection.
   void Transmit(const std::shared_ptr<SimConnection>& connection, int side, Packet packet);
   void ScheduleArrival(const std::shared_ptr<SimConnection>& connection, int side);
   void Arrive(const std::shared_ptr<SimConnection>& connection, int side);
+  void GiveUpInTime(const std::shared_ptr<SimConnection>& connection, int side);
   void Knock(const std::shared_ptr<SimConnection>& connection, const SocketAddress& address, int attempt);
   void KnockArrives(const std::shared_ptr<SimConnection>& connection, const SocketAddress& address, int attempt);
   void KnockAgain(const std::shared_ptr<SimConnection>& connection, const SocketAddress& address, int attempt);
@@ -165,6 +171,8 @@ class SimSocket {
   int64_t Recv(absl::Span<char> bytes);
   // At most `bytes_max` of them.
   int64_t Send(absl::Span<const iovec> bytes, size_t bytes_max);
+  // As if the machine had lost power: nobody is told. Nothing is left to do but to destroy it.
+  void Vanish();
   // Both ends see the connection reset, at once: what a box in between, or a peer that crashed and came back, does.
   void Reset();
 

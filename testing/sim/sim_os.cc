@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <initializer_list>
 #include <iterator>
 #include <limits>
@@ -18,14 +17,14 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "glog/logging.h"
+#include "troupe/base/errors.h"
+#include "troupe/base/os_error.h"
 #include "troupe/base/status_macros.h"
 #include "troupe/testing/sim/sim_poller.h"
 #include "troupe/testing/sim/sim_worker_pool.h"
 
 namespace troupe::testing {
 namespace {
-
-constexpr int kFirstDescriptor = 3;  // 0 to 2 are taken, as in a process
 
 SimHostOptions Completed(SimHostOptions options, int number) {
   if (options.name.empty()) options.name = absl::StrCat("host", number);
@@ -90,7 +89,9 @@ int SimOs::Begin(absl::string_view operation, int fd) {
   kernel_.trace().Add(number_);
   kernel_.trace().Add(fd);
   int error = 0;
-  if (calls_ == fail_at_) {
+  if (crashed_) {
+    error = EIO;
+  } else if (calls_ == fail_at_) {
     fault_was_injected_ = true;
     error = fail_with_;
   } else if (fault_) {
@@ -118,6 +119,29 @@ void SimOs::Reset(int fd) {
   socket->Reset();
 }
 
+void SimOs::Crash() {
+  CHECK(!crashed_);
+  kernel_.trace().Add("Crash");
+  kernel_.trace().Add(number_);
+  crashed_ = true;
+  kernel_.network().SetDown(number_, true);
+  kernel_.RemoveName(options_.name);
+  signal_watchers_.clear();
+  for (const auto& [fd, socket] : sockets_) socket->Vanish();
+  sockets_.clear();
+  lowest_free_ = kFirstDescriptor;
+}
+
+void SimOs::Restart() {
+  CHECK(crashed_);
+  CHECK_EQ(pollers_, 0) << "destroy what lived on the machine before it comes back";
+  kernel_.trace().Add("Restart");
+  kernel_.trace().Add(number_);
+  crashed_ = false;
+  kernel_.SetName(options_.name, options_.ips);
+  kernel_.network().SetDown(number_, false);
+}
+
 void SimOs::AddFile(const std::string& path) { kernel_.network().AddFile(number_, path); }
 
 std::vector<int> SimOs::OpenDescriptors() const {
@@ -139,10 +163,14 @@ absl::Time SimOs::WallNow() { return wall_at_zero_ + (kernel_.Now() - MonotonicT
 
 void SimOs::FillRandom(absl::Span<char> bytes) { random_.Fill(bytes); }
 
-std::unique_ptr<Poller> SimOs::NewPoller() { return std::make_unique<SimPoller>(*this, kernel_.clock()); }
+std::unique_ptr<Poller> SimOs::NewPoller() {
+  if (const int error = Begin("NewPoller"); error != 0) throw StatusError(OsError(error, "a poller cannot be made"));
+  ++pollers_;
+  return std::make_unique<SimPoller>(*this, kernel_.clock());
+}
 
 std::unique_ptr<WorkerPool> SimOs::NewWorkerPool(int threads_max, absl::string_view /*name*/) {
-  return std::make_unique<SimWorkerPool>(kernel_.clock(), threads_max, options_.worker_latency);
+  return std::make_unique<SimWorkerPool>(*this, kernel_.clock(), threads_max, options_.worker_latency);
 }
 
 // ---- sockets
@@ -152,13 +180,10 @@ SimSocket* SimOs::Find(int fd) {
   return found == sockets_.end() ? nullptr : found->second.get();
 }
 
-int SimOs::LowestFree() const {
-  int fd = kFirstDescriptor;
-  for (const auto& [open, socket] : sockets_) {
-    if (open != fd) break;
-    ++fd;
-  }
-  return fd < options_.descriptors_max ? fd : -EMFILE;
+int SimOs::LowestFree() {
+  // No descriptor below the hint is free, so that thousands can be opened in linear time.
+  for (auto it = sockets_.find(lowest_free_); it != sockets_.end() && it->first == lowest_free_; ++it) ++lowest_free_;
+  return lowest_free_ < options_.descriptors_max ? lowest_free_ : -EMFILE;
 }
 
 int SimOs::Install(std::unique_ptr<SimSocket> socket) {
@@ -183,7 +208,7 @@ int SimOs::SocketPair(int family, int type, int fds[2]) {
   if (first_fd < 0) return first_fd;
   const int second_fd = Install(std::move(second));
   if (second_fd < 0) {
-    sockets_.erase(first_fd);
+    TakeOut(first_fd);
     return second_fd;
   }
   fds[0] = first_fd;
@@ -268,18 +293,21 @@ int64_t SimOs::Send(int fd, absl::Span<const iovec> bytes) {
 
 int SimOs::Close(int fd) {
   const int error = Begin("Close", fd);
-  const auto found = sockets_.find(fd);
-  if (found == sockets_.end()) return -EBADF;
-  const std::unique_ptr<SimSocket> closing = std::move(found->second);
-  sockets_.erase(found);
-  return error;
+  return TakeOut(fd) == nullptr ? -EBADF : error;
+}
+
+std::unique_ptr<SimSocket> SimOs::TakeOut(int fd) {
+  auto node = sockets_.extract(fd);
+  if (node.empty()) return nullptr;
+  lowest_free_ = std::min(lowest_free_, fd);
+  return std::move(node.mapped());
 }
 
 // ---- names, files
 
 absl::StatusOr<std::vector<SocketAddress>> SimOs::Resolve(const ResolveQuery& query) {
   if (const int error = Begin("Resolve"); error != 0) {
-    return absl::UnavailableError(absl::StrCat("cannot resolve ", query.host, ": ", strerror(-error)));
+    return absl::UnavailableError(absl::StrCat("cannot resolve ", query.host, ": ", ErrnoText(-error)));
   }
   if (query.family != AF_UNSPEC && query.family != AF_INET && query.family != AF_INET6) {
     return absl::InvalidArgumentError(absl::StrCat("address family not supported: ", query.family));
@@ -339,6 +367,7 @@ uint64_t SimOs::TakeSignals(Poller& poller) { return std::exchange(static_cast<S
 
 int SimOs::RaiseSignal(int signo) {
   if (signo < 0 || signo > 64) return -EINVAL;
+  if (crashed_) return -EIO;
   if (signo == 0) return 0;
   kernel_.trace().Add("RaiseSignal");
   kernel_.trace().Add(signo);
@@ -353,6 +382,7 @@ int SimOs::RaiseSignal(int signo) {
 }
 
 void SimOs::ForgetPoller(SimPoller& poller) {
+  --pollers_;
   for (auto it = signal_watchers_.begin(); it != signal_watchers_.end();) {
     it = it->second == &poller ? signal_watchers_.erase(it) : std::next(it);
   }

@@ -87,6 +87,14 @@ class SimOs final : public Os {
   // Both ends see ECONNRESET. REQUIRES: fd is a socket.
   void Reset(int fd);
 
+  // The machine loses power: its sockets are gone and nobody is told, its names no longer answer, no work starts any
+  // more, and whatever is called fails with EIO. What lives on it is to be destroyed then: it can only notice, not act.
+  void Crash();
+  // The machine comes back, with the addresses and files that it had. Peers that speak to an old connection are told
+  // then. REQUIRES: it crashed, and its pollers and pools of before are destroyed.
+  void Restart();
+  bool crashed() const { return crashed_; }
+
   // ---- clock, resources
   void SetWallTime(absl::Time now) { wall_at_zero_ = now - (kernel_.Now() - MonotonicTime()); }
   void SetDescriptorLimit(int limit) { options_.descriptors_max = limit; }
@@ -130,6 +138,7 @@ class SimOs final : public Os {
 
  private:
   friend class SimPoller;
+  friend class SimWorkerPool;
   // On `own`, or else on `kernel`.
   SimOs(std::unique_ptr<SimKernel> own, SimKernel* kernel, SimHostOptions options);
 
@@ -140,10 +149,13 @@ class SimOs final : public Os {
   template <class Result>
   Result Traced(Result result);
   int Install(std::unique_ptr<SimSocket> socket);
-  int LowestFree() const;  // -EMFILE
+  int LowestFree();  // -EMFILE
+  std::unique_ptr<SimSocket> TakeOut(int fd);
   size_t IoLimit(size_t bytes_max);
   SimSocket* Find(int fd);
   void ForgetPoller(SimPoller& poller);
+
+  static constexpr int kFirstDescriptor = 3;  // 0 to 2 are taken, as in a process
 
   const std::unique_ptr<SimKernel> own_kernel_;  // null: it is somebody else's
   SimKernel& kernel_;
@@ -157,10 +169,13 @@ class SimOs final : public Os {
   int64_t fail_at_ = 0;
   int fail_with_ = 0;
   bool fault_was_injected_ = false;
+  bool crashed_ = false;
+  int pollers_ = 0;
   SimIoLimits io_limits_;
   std::map<int, SimPoller*> signal_watchers_;
   std::vector<int> unwatched_signals_;
   std::map<int, std::unique_ptr<SimSocket>> sockets_;
+  int lowest_free_ = kFirstDescriptor;
 };
 
 }  // namespace troupe::testing

@@ -20,6 +20,7 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "troupe/base/errors.h"
 #include "troupe/base/monotonic_time.h"
 #include "troupe/testing/sim/sim_kernel.h"
 
@@ -80,6 +81,15 @@ struct Wire {
   int listener = -1;
   int client = -1;
   int server = -1;
+};
+
+// Reports when it ran.
+struct Record : Work {
+  Record(SimOs& os, std::vector<std::string>& log, std::string name) : os(os), log(log), name(std::move(name)) {}
+  void Run() override { log.push_back(absl::StrCat(name, "@", absl::ToInt64Microseconds(os.Now() - MonotonicTime()))); }
+  SimOs& os;
+  std::vector<std::string>& log;
+  std::string name;
 };
 
 TEST(SimOs, TimeMovesOnlyWhileAPollerWaits) {
@@ -179,7 +189,7 @@ TEST(SimOs, AStalledLinkHoldsWhatWasSentUntilItNoLongerIs) {
   kernel.SetLink(client, server, {.stalled = true});
   EXPECT_EQ(Wire::Send(client, wire.client, "held"), 4);
   EXPECT_EQ(client.ShutdownWrite(wire.client), 0);
-  EXPECT_EQ(Wire::WaitFor(server, wire.server, kReadable, kernel.Now() + absl::Hours(1)), 0);
+  EXPECT_EQ(Wire::WaitFor(server, wire.server, kReadable, kernel.Now() + absl::Minutes(10)), 0);
   kernel.SetLink(client, server, {});
   EXPECT_EQ(Wire::RecvAll(server, wire.server, 5), "held");  // and the end after it
 }
@@ -202,6 +212,179 @@ TEST(SimOs, AConnectThroughAStalledLinkTriesAgainAndGivesUp) {
   EXPECT_EQ(Wire::WaitFor(client, fd, kWritable), 1);
   EXPECT_EQ(client.SocketError(fd), ETIMEDOUT);
   EXPECT_EQ(kernel.Now(), start + absl::Seconds(127));
+}
+
+TEST(SimOs, AConnectionThatCannotDeliverBreaksForItsSender) {
+  SimKernel kernel;
+  SimOs server(kernel), client(kernel);
+  Wire wire(server, client, Address("10.0.0.1:80"));
+  wire.Accept();
+  kernel.SetLink(client, server, {.stalled = true});
+  kernel.AdvanceTo(kernel.Now() + absl::Hours(5));  // an idle connection knows nothing of it
+  const MonotonicTime start = kernel.Now();
+  EXPECT_EQ(Wire::Send(client, wire.client, "x"), 1);
+  kernel.AdvanceTo(start + absl::Minutes(15));
+  EXPECT_EQ(Wire::WaitFor(client, wire.client, kReadable, kernel.Now()), 0);
+  EXPECT_EQ(Wire::WaitFor(client, wire.client, kReadable), 1);
+  EXPECT_GE(kernel.Now(), start + absl::Seconds(924));
+  EXPECT_LE(kernel.Now(), start + absl::Seconds(925));
+  char buffer[8];
+  EXPECT_EQ(client.Recv(wire.client, absl::MakeSpan(buffer)), -ETIMEDOUT);
+  // The other end learns it when it speaks.
+  kernel.SetLink(client, server, {});
+  EXPECT_EQ(Wire::WaitFor(server, wire.server, kReadable, kernel.Now() + absl::Hours(1)), 0);
+  EXPECT_EQ(Wire::Send(server, wire.server, "y"), 1);
+  EXPECT_EQ(Wire::WaitFor(server, wire.server, kReadable), 1);
+  EXPECT_EQ(server.Recv(wire.server, absl::MakeSpan(buffer)), -ECONNRESET);
+}
+
+TEST(SimOs, ALinkThatRecoversInTimeBreaksNothing) {
+  SimKernel kernel;
+  SimOs server(kernel), client(kernel);
+  Wire wire(server, client, Address("10.0.0.1:80"));
+  wire.Accept();
+  for (int i = 0; i < 3; ++i) {
+    kernel.SetLink(client, server, {.stalled = true});
+    EXPECT_EQ(Wire::Send(client, wire.client, "ab"), 2);
+    kernel.AdvanceTo(kernel.Now() + absl::Minutes(14));
+    kernel.SetLink(client, server, {});
+    EXPECT_EQ(Wire::RecvAll(server, wire.server, 2), "ab");
+  }
+  kernel.AdvanceTo(kernel.Now() + absl::Hours(1));
+  EXPECT_EQ(Wire::Send(client, wire.client, "c"), 1);
+  EXPECT_EQ(Wire::RecvAll(server, wire.server, 1), "c");
+}
+
+TEST(SimOs, AFullBacklogMakesConnectsTryAgain) {
+  SimOs os;
+  const int listener = os.Socket(AF_INET, SOCK_STREAM);
+  ASSERT_EQ(os.Bind(listener, Address("127.0.0.1:0")), 0);
+  ASSERT_EQ(os.Listen(listener, 1), 0);  // Linux lets one more wait
+  SocketAddress address;
+  ASSERT_EQ(os.LocalAddress(listener, &address), 0);
+  int clients[3];
+  for (int& client : clients) {
+    client = os.Socket(AF_INET, SOCK_STREAM);
+    ASSERT_EQ(os.Connect(client, address), -EINPROGRESS);
+  }
+  EXPECT_EQ(Wire::WaitFor(os, clients[0], kWritable), 1);
+  EXPECT_EQ(Wire::WaitFor(os, clients[1], kWritable), 1);
+  EXPECT_EQ(Wire::WaitFor(os, clients[2], kWritable, kStart + absl::Milliseconds(999)), 0);
+  EXPECT_GE(os.Accept(listener, nullptr), 0);
+  EXPECT_EQ(Wire::WaitFor(os, clients[2], kWritable), 1);
+  EXPECT_EQ(os.SocketError(clients[2]), 0);
+  EXPECT_GT(os.Now(), kStart + absl::Seconds(1));
+}
+
+TEST(SimOs, ListenersThatShareAPortAllGetConnections) {
+  SimOs os;
+  int listeners[2];
+  for (int& listener : listeners) {
+    listener = os.Socket(AF_INET, SOCK_STREAM);
+    ASSERT_EQ(os.SetSocketOption(listener, SOL_SOCKET, SO_REUSEPORT, 1), 0);
+    ASSERT_EQ(os.Bind(listener, Address("127.0.0.1:80")), 0);
+    ASSERT_EQ(os.Listen(listener, 64), 0);
+  }
+  for (int i = 0; i < 32; ++i) {
+    ASSERT_EQ(os.Connect(os.Socket(AF_INET, SOCK_STREAM), Address("127.0.0.1:80")), -EINPROGRESS);
+  }
+  os.kernel().AdvanceTo(kStart + absl::Seconds(1));
+  for (const int listener : listeners) {
+    int accepted = 0;
+    while (os.Accept(listener, nullptr) >= 0) ++accepted;
+    EXPECT_GT(accepted, 4);
+  }
+}
+
+TEST(SimOs, EphemeralPortsRunOutAndComeBack) {
+  SimOs os(1, {.descriptors_max = 100'000});
+  std::vector<int> fds;
+  int result = 0;
+  while (result == 0) {
+    fds.push_back(os.Socket(AF_INET, SOCK_STREAM));
+    result = os.Bind(fds.back(), Address("127.0.0.1:0"));
+  }
+  EXPECT_EQ(result, -EADDRINUSE);
+  EXPECT_EQ(fds.size(), 60999u - 32768u + 2u);
+  EXPECT_EQ(os.Connect(fds.back(), Address("127.0.0.1:80")), -EADDRNOTAVAIL);
+  EXPECT_EQ(os.Close(fds[100]), 0);
+  EXPECT_EQ(os.Bind(fds.back(), Address("127.0.0.1:0")), 0);
+}
+
+TEST(SimOs, ACrashedHostIsSilentUntilItComesBack) {
+  SimKernel kernel;
+  SimOs server(kernel, {.name = "server"}), client(kernel);
+  Wire wire(server, client, Address("10.0.0.1:80"));
+  wire.Accept();
+  server.Crash();
+  EXPECT_THAT(server.OpenDescriptors(), IsEmpty());
+  EXPECT_EQ(client.Resolve({.host = "server"}).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Wire::Send(client, wire.client, "x"), 1);
+  EXPECT_EQ(Wire::WaitFor(client, wire.client, kReadable, kernel.Now() + absl::Minutes(10)), 0) << "nobody tells it";
+  const int connecting = client.Socket(AF_INET, SOCK_STREAM);
+  EXPECT_EQ(client.Connect(connecting, wire.address), -EINPROGRESS);
+  EXPECT_EQ(Wire::WaitFor(client, connecting, kWritable, kernel.Now() + absl::Minutes(1)), 0);
+  server.Restart();
+  EXPECT_TRUE(client.Resolve({.host = "server"}).ok());
+  EXPECT_EQ(Wire::WaitFor(client, wire.client, kReadable), 1);
+  char buffer[8];
+  EXPECT_EQ(client.Recv(wire.client, absl::MakeSpan(buffer)), -ECONNRESET);
+  EXPECT_EQ(Wire::WaitFor(client, connecting, kWritable), 1);
+  EXPECT_EQ(client.SocketError(connecting), ECONNREFUSED);
+  Wire again(server, client, Address("10.0.0.1:80"));
+  again.Accept();
+}
+
+TEST(SimOs, NothingRunsOnACrashedHost) {
+  SimOs os;
+  std::vector<std::string> log;
+  Record work(os, log, "work");
+  auto poller = os.NewPoller();
+  auto pool = os.NewWorkerPool(1, "test");
+  int pair[2];
+  ASSERT_EQ(os.SocketPair(AF_UNIX, SOCK_STREAM, pair), 0);
+  ASSERT_EQ(poller->Add(pair[0], kWritable, nullptr), 0);
+  ASSERT_EQ(os.WatchSignal(SIGTERM, *poller), 0);
+  const int listener = os.Socket(AF_UNIX, SOCK_STREAM);
+  ASSERT_EQ(os.Bind(listener, Address("unix:/run/x")), 0);
+  pool->Submit(work);
+  os.Crash();
+  PollEvent events[1];
+  EXPECT_EQ(poller->Wait(kForever, absl::MakeSpan(events)), -EIO);
+  EXPECT_EQ(os.Socket(AF_INET, SOCK_STREAM), -EIO);
+  EXPECT_EQ(Wire::Send(os, pair[0], "x"), -EIO);
+  EXPECT_EQ(os.RaiseSignal(SIGTERM), -EIO);
+  EXPECT_EQ(os.Close(pair[0]), -EBADF);
+  os.kernel().AdvanceTo(kStart + absl::Seconds(1));
+  pool->Wait(work);
+  EXPECT_THAT(log, IsEmpty());
+  pool.reset();
+  poller.reset();
+  os.Restart();
+  EXPECT_TRUE(os.IsSocketFile("/run/x")) << "disks survive";
+  EXPECT_EQ(os.Connect(os.Socket(AF_UNIX, SOCK_STREAM), Address("unix:/run/x")), -ECONNREFUSED);
+}
+
+TEST(SimOs, AHostMayCrashWhileItWaits) {
+  SimOs os;
+  auto poller = os.NewPoller();
+  os.kernel().After(absl::Seconds(1), [&] { os.Crash(); });
+  PollEvent events[1];
+  EXPECT_EQ(poller->Wait(kForever, absl::MakeSpan(events)), -EIO);
+}
+
+TEST(SimOs, PollersAndThreadsMayBeRefused) {
+  SimOs os;
+  os.FailCall(1, EMFILE);
+  EXPECT_THROW(os.NewPoller(), StatusError);
+  std::vector<std::string> log;
+  Record work(os, log, "work");
+  const auto pool = os.NewWorkerPool(1, "test");
+  os.FailCall(1, EAGAIN);
+  EXPECT_THROW(pool->Submit(work), StatusError);
+  pool->Submit(work);
+  pool->Wait(work);
+  EXPECT_EQ(log.size(), 1u);
 }
 
 TEST(SimOs, NobodyAtAnAddressIsUnreachable) {
@@ -292,7 +475,7 @@ TEST(SimOs, AFaultHookSeesOperationAndDescriptor) {
   const auto poller = os.NewPoller();
   EXPECT_EQ(poller->Add(fd, kReadable, nullptr), 0);
   EXPECT_EQ(os.Close(fd), 0);
-  EXPECT_THAT(seen, ElementsAre("Socket -1", "Bind 3", "Poller.Add 3", "Close 3"));
+  EXPECT_THAT(seen, ElementsAre("Socket -1", "Bind 3", "NewPoller -1", "Poller.Add 3", "Close 3"));
 }
 
 TEST(SimOs, AFailedCloseClosesAllTheSame) {
@@ -346,15 +529,6 @@ TEST(SimOs, SignalsBelongToTheHost) {
   EXPECT_EQ(a.RaiseSignal(SIGTERM), 0);
   EXPECT_EQ(a.TakeSignals(*poller), uint64_t{1} << SIGTERM);
 }
-
-// Reports when it ran.
-struct Record : Work {
-  Record(SimOs& os, std::vector<std::string>& log, std::string name) : os(os), log(log), name(std::move(name)) {}
-  void Run() override { log.push_back(absl::StrCat(name, "@", absl::ToInt64Microseconds(os.Now() - MonotonicTime()))); }
-  SimOs& os;
-  std::vector<std::string>& log;
-  std::string name;
-};
 
 TEST(SimWorkerPool, WorkRunsInVirtualTimeOnAsManyWorkersAsThereAre) {
   SimOs os(1, {.worker_latency = absl::Microseconds(10)});

@@ -83,8 +83,9 @@ int SimPoller::CollectReady(absl::Span<PollEvent> events) {
 
 int SimPoller::Wait(MonotonicTime deadline, absl::Span<PollEvent> events) {
   const uint64_t foreign_runs = clock_.foreign_runs();
-  clock_.AdvanceTo(clock_.Now());  // what is due now
+  if (!os_.crashed()) clock_.AdvanceTo(clock_.Now());  // what is due now
   while (true) {
+    if (os_.crashed()) return -EIO;
     const int count = CollectReady(events);
     if (count > 0 || woken_ || deadline <= clock_.Now() || clock_.foreign_runs() != foreign_runs) {
       woken_ = false;

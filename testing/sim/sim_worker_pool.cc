@@ -3,12 +3,16 @@
 #include <memory>
 #include <utility>
 
+#include "absl/status/status.h"
 #include "glog/logging.h"
+#include "troupe/base/errors.h"
+#include "troupe/base/os_error.h"
+#include "troupe/testing/sim/sim_os.h"
 
 namespace troupe::testing {
 
-SimWorkerPool::SimWorkerPool(SimClock& clock, int threads_max, absl::Duration latency)
-    : clock_(clock), threads_max_(static_cast<size_t>(threads_max)), latency_(latency) {
+SimWorkerPool::SimWorkerPool(SimOs& os, SimClock& clock, int threads_max, absl::Duration latency)
+    : os_(os), clock_(clock), threads_max_(static_cast<size_t>(threads_max)), latency_(latency) {
   CHECK_GT(threads_max, 0);
 }
 
@@ -20,6 +24,12 @@ SimWorkerPool::~SimWorkerPool() {
 void SimWorkerPool::Submit(Work& work) {
   clock_.CheckThread();
   CHECK(!WorkQueue::Contains(work)) << "submitted twice";
+  if (!has_thread_) {
+    if (const int error = os_.Begin("StartThread"); error != 0) {
+      throw StatusError(absl::ResourceExhaustedError(ErrnoText(-error)));
+    }
+    has_thread_ = true;
+  }
   queue_.Push(work);
   StartWorkers();
 }
@@ -28,10 +38,17 @@ bool SimWorkerPool::Cancel(Work& work) { return queue_.Remove(work); }
 
 void SimWorkerPool::Wait(Work& work) {
   CHECK(running_ != &work) << "work waits for itself";
-  while (WorkQueue::Contains(work)) RunNext();
+  while (WorkQueue::Contains(work)) {
+    if (os_.crashed()) {
+      queue_.Remove(work);
+    } else {
+      RunNext();
+    }
+  }
 }
 
 void SimWorkerPool::RunNext() {
+  if (os_.crashed()) return;
   Work* const work = queue_.Pop();
   if (work == nullptr) return;  // cancelled, or somebody waited for it
   clock_.NoteForeignCode();

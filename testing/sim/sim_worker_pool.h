@@ -1,6 +1,7 @@
 // SimWorkerPool: WorkerPool without threads: work runs as kernel events on the thread of the simulation.
 //
-// Each of the `threads_max` workers starts one work after `latency`. Tests get it from SimOs::NewWorkerPool.
+// Each of the `threads_max` workers takes its next work after the host's worker_latency. On a host that crashed none
+// does. Tests get it from SimOs::NewWorkerPool.
 //
 // Threading: the clock's thread.     Lifetime: ends before its SimOs.
 #ifndef TROUPE_TESTING_SIM_SIM_WORKER_POOL_H_
@@ -16,9 +17,11 @@
 
 namespace troupe::testing {
 
+class SimOs;
+
 class SimWorkerPool final : public WorkerPool {
  public:
-  SimWorkerPool(SimClock& clock, int threads_max, absl::Duration latency);
+  SimWorkerPool(SimOs& os, SimClock& clock, int threads_max, absl::Duration latency);
   ~SimWorkerPool() override;
 
   void Submit(Work& work) override;
@@ -30,10 +33,12 @@ class SimWorkerPool final : public WorkerPool {
   void RunNext();
   void StartWorkers();
 
+  SimOs& os_;
   SimClock& clock_;
   const size_t threads_max_;
   const absl::Duration latency_;
   WorkQueue queue_;
+  bool has_thread_ = false;
   const Work* running_ = nullptr;         // compared, never followed
   std::set<SimClock::EventId> starting_;  // workers about to take the next work
 };
