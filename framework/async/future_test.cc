@@ -111,7 +111,9 @@ TEST_P(FutureTest, CallbacksAreQueuedInOrderWithTheFutureAsArgument) {
     loop_.CallSoon([this] { log_.push_back("soon"); });
     RunReady();
     EXPECT_THAT(log_, ElementsAre("a", "b", "soon"));
-    if (how == 1) EXPECT_NE(future.exception(), nullptr);
+    if (how == 1) {
+      EXPECT_NE(future.exception(), nullptr);
+    }
   }
 }
 
@@ -223,9 +225,15 @@ TEST_P(FutureTest, AskingOrAwaitingCountsAsTakingTheError) {
   for (int how = 0; how < 3; ++how) {
     Promise<int> promise(loop_);
     promise.SetError(absl::InternalError("x"));
-    if (how == 0) EXPECT_NE(promise.future().exception(), nullptr);
-    if (how == 1) EXPECT_THROW(promise.future().result(), StatusError);
-    if (how == 2) EXPECT_THROW(loop_.RunUntilComplete(promise.future()), StatusError);
+    if (how == 0) {
+      EXPECT_NE(promise.future().exception(), nullptr);
+    }
+    if (how == 1) {
+      EXPECT_THROW(promise.future().result(), StatusError);
+    }
+    if (how == 2) {
+      EXPECT_THROW(loop_.RunUntilComplete(promise.future()), StatusError);
+    }
   }
   EXPECT_THAT(TakeReports(), IsEmpty());
 }

@@ -340,7 +340,9 @@ struct CancelsAtItsEnd {
   explicit CancelsAtItsEnd(TaskHandle<void>* victim) : victim(victim) {}
   CancelsAtItsEnd(CancelsAtItsEnd&& other) noexcept : victim(std::exchange(other.victim, nullptr)) {}
   ~CancelsAtItsEnd() {
-    if (victim != nullptr) EXPECT_TRUE(victim->Cancel());
+    if (victim != nullptr) {
+      EXPECT_TRUE(victim->Cancel());
+    }
   }
   TaskHandle<void>* victim;
 };
