@@ -4,7 +4,7 @@
 // server makes one object per connection; calls on it interleave only at co_await, so it needs no lock.
 //
 // Life:      made -> ConnectionMade -> (calls | PauseWriting -> ResumeWriting)* -> EofReceived? -> ConnectionLost ->
-// end
+//            end
 //            An actor that does not override ConnectionMade is made at its first call, and then has no ConnectionLost
 //            without one.
 // Threading: its loop's.     Lifetime: owned by the connection; deleted after ConnectionLost, when no handler runs.

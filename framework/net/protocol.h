@@ -10,8 +10,7 @@
 //            pause, close, abort, replace itself or drop its transport: it lives at least until the callback has
 //            returned.
 // Errors:    what a callback throws is reported to the loop's exception handler. Out of the callbacks that concern
-// bytes,
-//            and out of ConnectionMade, it ends the connection; the protocol hears of it in ConnectionLost.
+//            bytes, and out of ConnectionMade, it ends the connection; the protocol hears of it in ConnectionLost.
 #ifndef TROUPE_NET_PROTOCOL_H_
 #define TROUPE_NET_PROTOCOL_H_
 

@@ -5,8 +5,7 @@
 //
 // Life:      made (sent) -> awaited once -> the status, or the message.    Destroyed before the end: cancels the call.
 // Errors:    every way in which the call can fail is a status; CANCELLED means that someone ended the call. The
-// awaiting
-//            task's own cancellation is thrown, and cancels the call when the Reply goes.
+//            awaiting task's own cancellation is thrown, and cancels the call when the Reply goes.
 // Threading: the loop's.     Lifetime: may outlive channel and stub.
 #ifndef TROUPE_RPC_REPLY_H_
 #define TROUPE_RPC_REPLY_H_

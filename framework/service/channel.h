@@ -9,8 +9,7 @@
 // Targets:   "dns:///host:port", "host:port", "ipv4:127.0.0.1:7400", "ipv6:[::1]:7400", "unix:/path", "unix:///path",
 //            "unix-abstract:name"; "troupe+" before the scheme asks for the native wire.
 // Threading: the loop's.     Lifetime: calls that outlive it end UNAVAILABLE. Destroyed without Close() it drops what
-// the
-//            peer has not taken yet.
+//            the peer has not taken yet.
 #ifndef TROUPE_SERVICE_CHANNEL_H_
 #define TROUPE_SERVICE_CHANNEL_H_
 

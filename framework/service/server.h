@@ -11,8 +11,8 @@
 // Drain:     accepting stops, peers are told, call.draining() is true, and what is in flight goes on: streams for
 //            `stream_drain_timeout`, after which they end UNAVAILABLE, other calls for `drain_timeout`, after which
 //            they are cancelled; handlers that run 5 s later are destroyed where they stand. So it always ends.
-// Threading: the loop's.     Lifetime: outlived by the loop. Destroying an open server closes it at once, with a
-// report.
+// Threading: the loop's.     Lifetime: outlived by the loop. Destroying an open server closes it at once,
+//            with a report.
 #ifndef TROUPE_SERVICE_SERVER_H_
 #define TROUPE_SERVICE_SERVER_H_
 

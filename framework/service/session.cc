@@ -344,8 +344,7 @@ void Session::End() {
   if (on_ended_) std::exchange(on_ended_, nullptr)(*this);
 }
 
-// ---------------------------------------------------------------------------------------------------- calls of the
-// peer
+// ------------------------------------------------------------------------------------------------- calls of the peer
 
 const void* Session::FindMethod(absl::string_view path) { return table_ == nullptr ? nullptr : table_->Find(path); }
 

@@ -3,13 +3,13 @@
 // Server and Channel make sessions; users meet them as Connection. Either end may serve: incoming calls go to the
 // actors of the ServiceTable, and a stub made from the session calls the peer.
 //
-// Life:      made -> (calls of ours wait) -> ConnectionMade -> wire known -> calls both ways -> lost -> actors end ->
-// ended Reading    never stops for the sake of a handler or of unsent bytes; credit does (DESIGN.md, section 4).
+// Life:      made -> (calls of ours wait) -> ConnectionMade -> wire known -> calls both ways -> lost ->
+//            actors end -> ended
+// Reading    never stops for the sake of a handler or of unsent bytes; credit does (DESIGN.md, section 4).
 // Writing    is gathered: what a batch of the loop produced leaves at its end.
 // Threading: the loop's.
 // Lifetime:  owned by who made it, until `on_ended` was called, which happens once, from the loop, when the connection
-// is
-//            gone and no handler runs any more; it may be destroyed inside that call.
+//            is gone and no handler runs any more; it may be destroyed inside that call.
 #ifndef TROUPE_SERVICE_SESSION_H_
 #define TROUPE_SERVICE_SESSION_H_
 

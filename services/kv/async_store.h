@@ -5,11 +5,10 @@
 // one commit that is under way, never for those behind it.
 //
 // Order:        changes are made in the order of the calls. A read sees every change that was acknowledged before it
-// was
-//               asked for; one that is not acknowledged yet, perhaps.
+//               was asked for; one that is not acknowledged yet, perhaps.
 // Cancellation: a future that is cancelled (or whose awaiting task is) before its turn takes nothing with it: what was
-// to
-//               be changed is not. Later, the change is made and nobody is told. Nothing refers to the caller's frame.
+//               to be changed is not. Later, the change is made and nobody is told. Nothing refers to the
+//               caller's frame.
 // Bounds:       what waits is bounded; beyond, RESOURCE_EXHAUSTED at once.
 // Threading:    the loop's.     Lifetime: ends before its loop is closed. What waits then is answered UNAVAILABLE.
 #ifndef TROUPE_SERVICES_KV_ASYNC_STORE_H_

@@ -4,8 +4,7 @@
 //
 // Life:      pending -> Wait* -> Happen -> (Wait returns at once)
 // Threading: the loop's.    Lifetime: may go while coroutines wait; then nothing wakes them but their cancellation. It
-// is
-//            not touched by those it has woken.
+//            is not touched by those it has woken.
 #ifndef TROUPE_NET_INTERNAL_OCCURRENCE_H_
 #define TROUPE_NET_INTERNAL_OCCURRENCE_H_
 

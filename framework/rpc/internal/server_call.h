@@ -3,8 +3,9 @@
 // What brings the call (a session, later a local reference) derives from it, fills in request and deadline and calls
 // RunHandler(); the handler runs in place until it first waits. When it has ended, SendOutcome gets its status.
 //
-// Life:      made -> Begin -> (Deliver | CloseReading | PeerGone)* -> SendOutcome -> OnHandlerEnded -> reused or
-// deleted Threading: the loop's.
+// Life:      made -> Begin -> (Deliver | CloseReading | PeerGone)* -> SendOutcome -> OnHandlerEnded ->
+//            reused or deleted
+// Threading: the loop's.
 #ifndef TROUPE_RPC_INTERNAL_SERVER_CALL_H_
 #define TROUPE_RPC_INTERNAL_SERVER_CALL_H_
 
