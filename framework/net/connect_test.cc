@@ -220,6 +220,18 @@ TEST_F(ConnectTest, AConnectionMadeThatThrowsFailsTheConnect) {
   EXPECT_THAT(client_.log, ElementsAre("made", "lost PERMISSION_DENIED"));
 }
 
+// P-2: the task that connects is not left behind.
+TEST_F(ConnectTest, FatalOutOfConnectionMadeLeavesTheLoopAndFailsTheConnect) {
+  Serve({"127.0.0.1:7000"});
+  client_.on_made = [](Transport&) { throw Fatal("stop"); };
+  const auto connecting = loop_.CreateTask(Connecting({.target = "127.0.0.1:7000"}));
+  EXPECT_THROW(loop_.RunForever(), Fatal);
+  Settle();
+  ASSERT_TRUE(connecting.done());
+  EXPECT_EQ(loop_.RunUntilComplete(connecting).status().code(), absl::StatusCode::kUnknown);
+  EXPECT_THAT(client_.log, ElementsAre("made", "lost UNKNOWN"));
+}
+
 // Cancelled at every point of its way, it leaves nothing behind.
 TEST_F(ConnectTest, CancelledAnywhereItClosesWhatWasOpen) {
   Serve({"127.0.0.1:7000"});

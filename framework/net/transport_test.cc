@@ -166,6 +166,45 @@ TEST_P(TransportTest, ClosedBeforeConnectionMadeItIsStillMadeAndLost) {
   EXPECT_THAT(b_.log, ElementsAre("made", "eof", "lost OK"));
 }
 
+// C-TRN-02, C-FLW-06: who writes before the protocol has heard of the connection pauses it right after.
+TEST_P(TransportTest, PauseWritingNeverComesBeforeConnectionMade) {
+  b_.on_made = [](Transport& transport) { transport.PauseReading(); };
+  Connect();
+  first_->Write(std::string(Many(), 'x'));
+  ASSERT_GT(first_->write_buffer_size(), first_->write_high_mark());
+  ASSERT_TRUE(first_->SetWriteBufferLimits({}).ok());
+  EXPECT_THAT(a_.log, IsEmpty());
+  Settle();
+  EXPECT_THAT(a_.log, ElementsAre("made", "pause"));
+  second_->ResumeReading();
+  Settle();
+  EXPECT_THAT(a_.log, ElementsAre("made", "pause", "resume"));
+  EXPECT_EQ(b_.received, Many());
+}
+
+// C-TRN-02, C-FLW-06
+TEST_P(TransportTest, AWriteInConnectionMadePausesInsideThatWrite) {
+  b_.on_made = [](Transport& transport) { transport.PauseReading(); };
+  a_.on_made = [this](Transport& transport) {
+    EXPECT_THAT(a_.log, ElementsAre("made"));
+    transport.Write("x");
+    EXPECT_THAT(a_.log, ElementsAre("made", "pause"));
+  };
+  Connect();
+  first_->Write(std::string(Many(), 'x'));
+  Settle();
+  EXPECT_THAT(a_.log, ElementsAre("made", "pause"));
+}
+
+// C-TRN-02: what was written has left before the protocol was told of the connection, or the connection has ended.
+TEST_P(TransportTest, WhatWaitsNoMoreAfterConnectionMadePausesNothing) {
+  a_.on_made = [](Transport& transport) { transport.Abort(); };
+  Connect();
+  first_->Write(std::string(Many(), 'x'));
+  Settle();
+  EXPECT_THAT(a_.log, ElementsAre("made", "lost OK"));
+}
+
 // C-TRN-04
 TEST_P(TransportTest, CloseStopsReadingAtOnceAndIsIdempotent) {
   ConnectAndSettle();

@@ -13,6 +13,7 @@
 #include <typeinfo>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "troupe/async/task.h"
 #include "troupe/base/errors.h"
@@ -55,20 +56,28 @@ void ByteTransport::Step() {
 
 void ByteTransport::Run() {
   if (!connection_made_) {
-    connection_made_ = true;
-    try {
-      protocol_->ConnectionMade(*this);
-    } catch (...) {  // reports to the exception handler, which passes Fatal on
-      EndByException("ConnectionMade");
-    }
-    Watch();
-    made_.Happen();
-    if (conn_lost_ != 0 || orphaned_) Step();
+    DeliverMade();
   } else if (conn_lost_ != 0 && !lost_.happened()) {
     DeliverLost();
   } else if (orphaned_) {
     delete this;
   }
+}
+
+void ByteTransport::DeliverMade() {
+  connection_made_ = true;
+  // Also when a report leaves by Fatal.
+  const absl::Cleanup finish = [this] {
+    Watch();
+    made_.Happen();
+    if (conn_lost_ != 0 || orphaned_) Step();
+  };
+  try {
+    protocol_->ConnectionMade(*this);
+  } catch (...) {  // reports to the exception handler, which passes Fatal on
+    EndByException("ConnectionMade");
+  }
+  MaybePause();  // for what was written before
 }
 
 void ByteTransport::DeliverLost() {
@@ -381,7 +390,7 @@ absl::Status ByteTransport::SetWriteBufferLimits(WriteBufferLimits limits) {
 }
 
 void ByteTransport::MaybePause() {
-  if (buffer_.size() <= high_ || paused_writing_) return;
+  if (buffer_.size() <= high_ || paused_writing_ || !connection_made_) return;
   paused_writing_ = true;
   try {
     protocol_->PauseWriting();

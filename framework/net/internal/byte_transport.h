@@ -119,6 +119,7 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
   // What DeviceReceive gave, when it is no data.
   void OnNothingReceived(int64_t result);
   void OnEof();
+  void DeliverMade();
   void DeliverLost();
 
   // Ends the connection: drops what is buffered and queues ConnectionLost(reason). Once.
