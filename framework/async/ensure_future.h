@@ -55,11 +55,24 @@ concept GatherArgument =
 template <class A>
 using AwaitedValue = typename std::remove_cvref_t<A>::value_type;
 
-// A future that a combinator works with.
-struct Child {
+// A future that a combinator works with. A task that the combinator made for it goes with it: what the task borrows may
+// go next.
+class Child {
+ public:
+  Child(Ref future, bool owned) : future(std::move(future)), owned(owned) {}
+  Child(Child&&) noexcept = default;
+  ~Child() {
+    if (owned && future.get() != nullptr) future->DestroyNow();
+  }
+
   Ref future;
-  bool owned;  // made by the combinator from a Task: nobody else knows it
+  bool owned;  // made from a Task: nobody else knows it
 };
+
+// The last one first, as locals go.
+inline void DestroyChildren(std::vector<Child>& children) {
+  while (!children.empty()) children.pop_back();
+}
 
 // Null for a task: any loop will do.
 template <class A>
@@ -107,14 +120,14 @@ EventLoop& MakeChildren(std::vector<A> from, std::vector<Child>& children) {
   return loop;
 }
 
-// The value of a future that has one. Throws what it failed with.
+// The value of a future that has one: moved out if `take`, or if it cannot be copied. Throws what it failed with.
 template <class T>
-T TakeValue(const Child& child) {
-  auto& state = static_cast<FutureState<T>&>(*child.future.get());
+T TakeValue(const Ref& future, bool take) {
+  auto& state = static_cast<FutureState<T>&>(*future.get());
   if constexpr (std::is_void_v<T>) {
     state.Get();
   } else if constexpr (std::is_copy_constructible_v<T>) {
-    if (child.owned) return state.Take();
+    if (take) return state.Take();
     return state.Get();
   } else {
     return state.Take();

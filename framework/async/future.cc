@@ -46,6 +46,17 @@ std::exception_ptr FutureCore::exception() {
   return error_;
 }
 
+bool FutureCore::EndedByCancellation() const {
+  if (state_ != kError) return state_ == kCancelled;
+  try {
+    std::rethrow_exception(error_);
+  } catch (const Cancelled&) {
+    return true;
+  } catch (...) {  // stays where it is
+    return false;
+  }
+}
+
 std::string FutureCore::Describe() const {
   static constexpr const char* kStates[] = {"pending", "finished", "finished with an error", "cancelled"};
   return absl::StrCat("<", Kind(), " ", kStates[state_], " created at ", where_.file_name(), ":", where_.line(), ">");

@@ -72,6 +72,8 @@ class FutureCore {
   // Null if there is none. Throws InvalidState while pending, Cancelled if cancelled.
   std::exception_ptr exception();
   void MarkRetrieved() { retrieved_ = true; }
+  // Cancelled, or failed with Cancelled, as a Gather does.
+  bool EndedByCancellation() const;
   void Add(FutureWaiter& waiter) { waiters_.PushBack(waiter); }
   // "<Future pending>", "<Task 'name' finished>"
   virtual std::string Describe() const;
@@ -83,6 +85,8 @@ class FutureCore {
   virtual void DestroyNow() {}
   // A frame that awaited this was destroyed while suspended. Combinators that made tasks for it destroy them.
   virtual void OnAwaiterDestroyed() {}
+  // Goes on until it is done, even when nobody refers to it any more: for combinators, which else take their tasks along.
+  virtual void KeepUntilDone() {}
 
  protected:
   virtual ~FutureCore();

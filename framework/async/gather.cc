@@ -47,14 +47,33 @@ class AllDoneLeaf final : public Leaf {
 
 }  // namespace
 
+// Those that go on although nobody waits for them.
+class Gathering::Kept final : public LoopLocal {
+ public:
+  explicit Kept(EventLoop&) {}
+  void Add(Gathering& gathering) { kept_.PushBack(gathering); }
+  void OnLoopClose() override {
+    while (!kept_.empty()) kept_.PopFront().outer().Release();
+  }
+
+ private:
+  IntrusiveList<Gathering> kept_;
+};
+
 Gathering::Gathering(EventLoop&, std::vector<Child> children, bool settle)
     : children_(std::move(children)), watchers_(std::make_unique<Watcher[]>(children_.size())), settle_(settle) {}
 
 Gathering::~Gathering() {
-  // Whoever still runs was left behind by a failure: its own failure then is dropped, as asyncio does. Where nobody
-  // waited for the outcome (the whole is pending), the children speak for themselves.
-  if (failed_.get() == nullptr || cancel_requested_) return;
-  for (const Child& child : children_) child.future->MarkRetrieved();
+  watchers_.reset();
+  if (failed_.get() != nullptr && !cancel_requested_) {
+    // Whoever still runs was left behind by a failure: it goes on, and its own failure is dropped, as asyncio does.
+    for (Child& child : children_) {
+      child.owned = false;
+      child.future->MarkRetrieved();
+    }
+  }
+  // Where nobody waited for the outcome (the whole is pending), the futures speak for themselves and the tasks go.
+  DestroyChildren(children_);
 }
 
 void Gathering::Start() {
@@ -77,6 +96,19 @@ void Gathering::DestroyOwned() {
   for (auto child = children_.rbegin(); child != children_.rend(); ++child) {
     if (child->owned) child->future->DestroyNow();
   }
+}
+
+void Gathering::Keep() {
+  EventLoop& loop = outer().loop();
+  if (linked() || loop.IsClosed()) return;
+  loop.Local<Kept>().Add(*this);
+  outer().Retain();
+}
+
+void Gathering::ForgetIfDone() {
+  if (!linked() || !outer().done()) return;
+  Unlink();
+  outer().Release();
 }
 
 void Gathering::OnChildDone(FutureCore& child) {

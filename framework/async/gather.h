@@ -14,8 +14,11 @@
 //            and awaits them, or GatherSettled. Errors after the first are dropped (C-CMB-03). A child that was
 //            cancelled counts as one that failed with Cancelled (C-CMB-06).
 // Cancelled: cancels every child and ends when the last one has ended (C-CMB-07).
-// Context:   children inherit the caller's, deadline included. Destroying a frame that waits in `co_await Gather(...)`
-//            destroys the children that were given as tasks.
+// Context:   children inherit the caller's, deadline included.
+// Lifetime:  tasks that were given to it belong to it while it is pending. When the last Future of it goes, or a frame
+//            that awaits it is destroyed, they are destroyed where they stand, the last one first; so they may borrow
+//            from a frame that holds the Future, awaited or not. Futures that were given to it go on. To run tasks that
+//            nobody waits for use EventLoop::CreateTask, or Shield(Gather(...)).
 // Threading: the loop's. Futures of several loops are refused by InvalidState.
 #ifndef TROUPE_ASYNC_GATHER_H_
 #define TROUPE_ASYNC_GATHER_H_
@@ -36,13 +39,14 @@
 #include "troupe/async/future.h"
 #include "troupe/async/internal/done_watcher.h"
 #include "troupe/async/task.h"
+#include "troupe/base/intrusive_list.h"
 #include "troupe/loop/event_loop.h"
 
 namespace troupe {
 namespace internal {
 
-// The logic of gathering, whatever the types.
-class Gathering {
+// The logic of gathering, whatever the types. In its loop's list while it is kept.
+class Gathering : public ListNode<> {
  public:
   Gathering(EventLoop& loop, std::vector<Child> children, bool settle);
 
@@ -53,6 +57,7 @@ class Gathering {
   void Start();
   bool CancelChildren();
   void DestroyOwned();
+  void Keep();
 
   virtual FutureCore& outer() = 0;
   // All children have ended, without a failure unless settling.
@@ -64,14 +69,20 @@ class Gathering {
   std::vector<Child> children_;
 
  private:
+  class Kept;
   class Watcher final : public DoneWatcher {
    public:
     Gathering* gathering = nullptr;
 
    private:
-    void OnDone() override { gathering->OnChildDone(future()); }
+    void OnDone() override {
+      gathering->OnChildDone(future());
+      gathering->ForgetIfDone();
+    }
   };
   void OnChildDone(FutureCore& child);
+  // No longer kept. May destroy this.
+  void ForgetIfDone();
   void Fail(FutureCore& child);
 
   std::unique_ptr<Watcher[]> watchers_;
@@ -119,9 +130,9 @@ Gathered<T> TakeGathered(const Child& child) {
     state.Get();
     return {};
   } else if constexpr (kIsStatusOr<T>) {
-    return *TakeValue<T>(child);
+    return *TakeValue<T>(child.future, child.owned);
   } else {
-    return TakeValue<T>(child);
+    return TakeValue<T>(child.future, child.owned);
   }
 }
 
@@ -135,6 +146,7 @@ class GatherStateBase : public FutureState<R>, protected Gathering {
 
   bool Cancel() override { return !this->done() && CancelChildren(); }
   void OnAwaiterDestroyed() override { DestroyOwned(); }
+  void KeepUntilDone() override { Keep(); }
 
  protected:
   const char* Kind() const override { return "Gather"; }
@@ -238,7 +250,7 @@ Task<void> AwaitAll(std::vector<Ref> futures);
 
 template <class... As>
   requires(internal::GatherArgument<As> && ...)
-auto Gather(As&&... tasks_or_futures) {
+[[nodiscard]] auto Gather(As&&... tasks_or_futures) {
   EventLoop& loop = internal::CommonLoop({internal::LoopOf(tasks_or_futures)...});
   std::vector<internal::Child> children;
   children.reserve(sizeof...(As));
@@ -251,7 +263,7 @@ auto Gather(As&&... tasks_or_futures) {
 // A is Task<T>, Future<T> or TaskHandle<T>.
 template <class A>
   requires internal::GatherArgument<A>
-auto Gather(std::vector<A> tasks_or_futures) {
+[[nodiscard]] auto Gather(std::vector<A> tasks_or_futures) {
   std::vector<internal::Child> children;
   EventLoop& loop = internal::MakeChildren(std::move(tasks_or_futures), children);
   using T = internal::AwaitedValue<A>;
@@ -263,7 +275,7 @@ auto Gather(std::vector<A> tasks_or_futures) {
 // cancelled itself.
 template <class... As>
   requires(internal::GatherArgument<As> && ...)
-auto GatherSettled(As&&... tasks_or_futures) {
+[[nodiscard]] auto GatherSettled(As&&... tasks_or_futures) {
   EventLoop& loop = internal::CommonLoop({internal::LoopOf(tasks_or_futures)...});
   std::vector<internal::Child> children;
   children.reserve(sizeof...(As));
@@ -274,7 +286,7 @@ auto GatherSettled(As&&... tasks_or_futures) {
 
 template <class A>
   requires internal::GatherArgument<A>
-auto GatherSettled(std::vector<A> tasks_or_futures) {
+[[nodiscard]] auto GatherSettled(std::vector<A> tasks_or_futures) {
   std::vector<internal::Child> children;
   EventLoop& loop = internal::MakeChildren(std::move(tasks_or_futures), children);
   using T = internal::AwaitedValue<A>;

@@ -143,14 +143,81 @@ TEST_P(GatherTest, AnErrorAfterTheWholeHasFailedAndGoneIsDroppedToo) {
   EXPECT_THAT(TakeReports(), IsEmpty());
 }
 
-TEST_P(GatherTest, DroppedWhilePendingItsChildrenSpeakForThemselves) {
-  loop_.RunUntilComplete([]() -> Task<void> {
+TEST_P(GatherTest, DroppedWhilePendingItsFuturesSpeakForThemselves) {
+  loop_.RunUntilComplete([](EventLoop& loop) -> Task<void> {
     {
-      auto gathered = Gather(ThrowsAfter(absl::Seconds(1), "a"), After(absl::Seconds(1), 1));
+      auto fails = loop.CreateTask(ThrowsAfter(absl::Seconds(1), "a"));
+      auto gathered = Gather(std::move(fails), After(absl::Seconds(1), 1));
     }
     co_await Sleep(absl::Seconds(2));
-  }());
+  }(loop_));
   EXPECT_THAT(TakeReports(), ElementsAre("Task exception was never retrieved"));
+}
+
+// Its tasks may borrow from the frame that holds it: they go first, the last one first.
+TEST_P(GatherTest, DroppedWhilePendingItsTasksGoWithIt) {
+  auto holds = [](std::vector<std::string>& log) -> Task<void> {
+    struct Local {
+      std::vector<std::string>& log;
+      ~Local() { log.push_back("caller destroyed"); }
+    } local{log};
+    auto gathered = Gather(LogsItsEnd(local.log, "a", absl::ZeroDuration()),
+                           LogsItsEnd(local.log, "b", absl::ZeroDuration()));
+    auto copy = gathered;
+    auto settled = GatherSettled(LogsItsEnd(local.log, "c", absl::ZeroDuration()));
+    co_await Sleep(absl::Seconds(1));
+    throw std::runtime_error("out");
+  };
+  EXPECT_THROW(loop_.RunUntilComplete(holds(log_)), std::runtime_error);
+  EXPECT_THAT(log_, ElementsAre("c destroyed", "b destroyed", "a destroyed", "caller destroyed"));
+  EXPECT_TRUE(loop_.tasks().empty());
+  log_.clear();
+
+  auto handle = loop_.CreateTask(holds(log_));
+  RunReady();
+  handle.task_state().DestroyNow();
+  EXPECT_THAT(log_, ElementsAre("c destroyed", "b destroyed", "a destroyed", "caller destroyed"));
+  EXPECT_TRUE(loop_.tasks().empty());
+}
+
+TEST_P(GatherTest, AHandleElsewhereKeepsItsTasks) {
+  Future<std::tuple<int>> kept;
+  loop_.RunUntilComplete([](Future<std::tuple<int>>& kept) -> Task<void> {
+    auto gathered = Gather(After(absl::Seconds(1), 7));
+    kept = gathered;
+    co_return;
+  }(kept));
+  EXPECT_THAT(loop_.RunUntilComplete(std::move(kept)), FieldsAre(7));
+}
+
+TEST_P(GatherTest, ATaskMayDropTheGatherThatItRunsIn) {
+  auto drops = [](Future<std::tuple<std::monostate, int>>& gathered, std::vector<std::string>& log) -> Task<void> {
+    gathered = {};
+    log.push_back("still running");
+    co_await Sleep(absl::ZeroDuration());
+    log.push_back("not reached");
+  };
+  Future<std::tuple<std::monostate, int>> held;
+  loop_.RunUntilComplete([](auto drops, auto& held, std::vector<std::string>& log) -> Task<void> {
+    held = Gather(drops(held, log), After(absl::Hours(1), 1));
+    co_await Sleep(absl::Seconds(1));
+  }(drops, held, log_));
+  EXPECT_THAT(log_, ElementsAre("still running"));
+  EXPECT_TRUE(loop_.tasks().empty());
+}
+
+// None runs where one cannot.
+TEST_P(GatherTest, ATaskOfNothingAmongItsArgumentsLeavesNoTaskBehind) {
+  loop_.RunUntilComplete([](EventLoop& loop) -> Task<void> {
+    int local = 0;
+    std::vector<Task<int>> tasks;
+    tasks.push_back(After(absl::Seconds(1), local));
+    tasks.push_back(Task<int>());
+    EXPECT_THROW((void)Gather(std::move(tasks)), InvalidState);
+    EXPECT_THROW((void)Gather(After(absl::Seconds(1), local), Task<int>()), InvalidState);
+    EXPECT_EQ(&loop.tasks().front(), &loop.tasks().back());  // this one
+    co_return;
+  }(loop_));
 }
 
 TEST_P(GatherTest, AFailureNobodyAwaitedIsReportedOnce) {
@@ -282,9 +349,9 @@ TEST_P(GatherTest, SettledIsCancelledAsAWhole) {
 TEST_P(GatherTest, FuturesOfSeveralLoopsAreRefused) {
   EventLoop other(os_);
   Promise<int> here(loop_), there(other);
-  EXPECT_THROW(Gather(here.future(), there.future()), InvalidState);
+  EXPECT_THROW((void)Gather(here.future(), there.future()), InvalidState);
   std::vector<Future<int>> both = {here.future(), there.future()};
-  EXPECT_THROW(Gather(both), InvalidState);
+  EXPECT_THROW((void)Gather(both), InvalidState);
   other.Close();
 }
 

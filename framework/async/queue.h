@@ -101,7 +101,7 @@ class Queue {
   size_t unfinished_ = 0;
   internal::WaitList getters_{"Queue::Get", this, OnGetterLost};
   internal::WaitList putters_{"Queue::Put", this, OnPutterLost};
-  internal::WaitList joiners_{"Queue::Join"};
+  internal::WaitList joiners_{"Queue::Join", this, nullptr};
 };
 
 }  // namespace troupe

@@ -6,6 +6,9 @@
 // of the loop, as by CreateTask: it must own what it uses, since it may outlive the caller's frame, and it does not
 // inherit the deadline. Its error is reported to the loop's exception handler when nobody is left to hear it.
 //
+// A future that is moved into it, as in Shield(Gather(...)), goes on by itself in the same way; one that the caller
+// keeps lives as long as the caller keeps it.
+//
 // Threading: the loop's.
 #ifndef TROUPE_ASYNC_SHIELD_H_
 #define TROUPE_ASYNC_SHIELD_H_
@@ -26,10 +29,11 @@ namespace internal {
 template <class T>
 class ShieldState final : public FutureState<T> {
  public:
-  explicit ShieldState(EventLoop& loop, Child inner, std::source_location where)
-      : FutureState<T>(loop, where), inner_(std::move(inner)) {
+  // `take`: nobody else asks for the value.
+  ShieldState(EventLoop& loop, Ref inner, bool take, std::source_location where)
+      : FutureState<T>(loop, where), inner_(std::move(inner)), take_(take) {
     watcher_.shield = this;
-    watcher_.Watch(inner_.future);
+    watcher_.Watch(inner_);
   }
   ~ShieldState() override { this->ReportUnretrieved(); }
 
@@ -52,7 +56,7 @@ class ShieldState final : public FutureState<T> {
   };
 
   void OnInnerDone() {
-    FutureCore& inner = *inner_.future.get();
+    FutureCore& inner = *inner_.get();
     if (inner.state() == FutureCore::kCancelled) {
       FutureState<T>::Cancel();
     } else if (inner.state() == FutureCore::kError) {
@@ -60,10 +64,10 @@ class ShieldState final : public FutureState<T> {
     } else {
       try {
         if constexpr (std::is_void_v<T>) {
-          TakeValue<T>(inner_);
+          TakeValue<T>(inner_, take_);
           this->SetValue();
         } else {
-          this->SetValue(TakeValue<T>(inner_));
+          this->SetValue(TakeValue<T>(inner_, take_));
         }
       } catch (...) {  // a value that does not let itself be copied: becomes the error
         this->SetError(std::current_exception());
@@ -71,7 +75,8 @@ class ShieldState final : public FutureState<T> {
     }
   }
 
-  Child inner_;
+  Ref inner_;
+  const bool take_;
   Watcher watcher_;
 };
 
@@ -82,13 +87,19 @@ Future<T> Shield(Task<T> task, std::source_location where = std::source_location
   EventLoop& loop = EventLoop::Current();
   const TaskHandle<T> inner =
       internal::StartTask(loop, std::move(task), "", Context::Current().WithoutDeadline(), where);
-  return Future<T>(internal::Ref(new internal::ShieldState<T>(loop, {inner.core(), true}, where)));
+  return Future<T>(internal::Ref(new internal::ShieldState<T>(loop, inner.core(), /*take=*/true, where)));
 }
 
 template <class T>
 Future<T> Shield(const Future<T>& inner, std::source_location where = std::source_location::current()) {
   if (inner.done()) return inner;
-  return Future<T>(internal::Ref(new internal::ShieldState<T>(inner.loop(), {inner.core(), false}, where)));
+  return Future<T>(internal::Ref(new internal::ShieldState<T>(inner.loop(), inner.core(), /*take=*/false, where)));
+}
+template <class T>
+Future<T> Shield(Future<T>&& inner, std::source_location where = std::source_location::current()) {
+  const Future<T> kept = std::move(inner);
+  if (!kept.done()) kept.core()->KeepUntilDone();
+  return Shield(kept, where);
 }
 
 }  // namespace troupe

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "troupe/async/gather.h"
 #include "troupe/async/sleep.h"
 #include "troupe/loop/loop_testing.h"
 
@@ -98,6 +99,50 @@ TEST_P(ShieldTest, TheInnerDoesNotInheritTheDeadline) {
     const MonotonicTime seen = co_await shielded;
     EXPECT_TRUE(seen.is_infinite());
   }());
+}
+
+// C-CMB-10: what is moved in goes on by itself, what the caller keeps goes with the caller.
+TEST_P(ShieldTest, AGatherMovedIntoItGoesOnAndOneThatIsKeptGoesWithItsHolder) {
+  auto shields = [](std::vector<std::string>& log, bool move) -> Task<void> {
+    auto gathered = Gather(After(absl::Seconds(5), 1, &log));
+    if (move) {
+      co_await Shield(std::move(gathered));
+    } else {
+      co_await Shield(gathered);
+    }
+  };
+  for (const bool destroyed : {false, true}) {
+    for (const bool move : {false, true}) {
+      log_.clear();
+      auto waits = loop_.CreateTask(shields(log_, move));
+      loop_.RunUntilComplete(Sleep(absl::Seconds(1)));
+      if (destroyed) {
+        waits.task_state().DestroyNow();
+      } else {
+        waits.Cancel();
+        EXPECT_THROW(loop_.RunUntilComplete(Future<void>(waits)), Cancelled);
+      }
+      EXPECT_EQ(loop_.tasks().empty(), !move);
+      loop_.RunUntilComplete(Sleep(absl::Seconds(10)));
+      EXPECT_EQ(log_.size(), move ? 1u : 0u);
+      EXPECT_TRUE(loop_.tasks().empty());
+    }
+  }
+}
+
+TEST_P(ShieldTest, AGatherThatGoesOnByItselfReportsItsErrorAndEndsWithTheLoop) {
+  loop_.RunUntilComplete([]() -> Task<void> {
+    Shield(Gather(Throws(absl::Seconds(1)))).Cancel();
+    co_await Sleep(absl::Seconds(2));
+  }());
+  EXPECT_THAT(TakeReports(), ElementsAre("Gather exception was never retrieved"));
+  Promise<int> never(loop_);
+  loop_.RunUntilComplete([](Future<int> never) -> Task<void> {
+    Shield(Gather(std::move(never), After(absl::Hours(1), 1))).Cancel();
+    co_return;
+  }(never.future()));
+  loop_.Close();
+  EXPECT_TRUE(loop_.tasks().empty());
 }
 
 // asyncio: 3 iterations for a task that is ready at once.

@@ -141,6 +141,67 @@ Task<void> GathersSettled() {
   co_await GatherSettled(std::move(tasks));
 }
 
+// Made and held, never awaited: what they started must go before the local does.
+Task<void> HoldsGathers() {
+  const Frame frame;
+  int local = 0;
+  auto gathered = Gather(Borrows(local, absl::Seconds(2)), Slow(local), Ready(3));
+  auto settled = GatherSettled(Borrows(local, absl::Seconds(2)), Slow(local));
+  auto nested = Gather(Gather(Borrows(local, absl::Seconds(2))), gathered);
+  std::vector<Task<int>> tasks;
+  tasks.push_back(Borrows(local, absl::Seconds(2)));
+  tasks.push_back(Slow(local));
+  auto many = Gather(std::move(tasks));
+  co_await Sleep(absl::ZeroDuration());
+  co_await Sleep(absl::Seconds(1));
+}
+Task<void> HoldsOthers() {
+  const Frame frame;
+  int local = 0;
+  std::vector<Task<int>> tasks;
+  tasks.push_back(Borrows(local, absl::Seconds(2)));
+  tasks.push_back(Slow(local));
+  AsCompleted<int> results(std::move(tasks), absl::Seconds(5));
+  auto next = results.Next();
+  auto wait_for = WaitFor(Borrows(local, absl::Seconds(2)), absl::Seconds(1));
+  auto wait_for_gather = WaitFor(Gather(Borrows(local, absl::Seconds(2))), absl::Seconds(1));
+  auto shielded = Shield(After(absl::Milliseconds(10), 1));
+  std::vector<Future<std::tuple<int>>> gathers;
+  gathers.push_back(Gather(Borrows(local, absl::Seconds(2))));
+  auto wait = Wait(std::move(gathers));
+  auto cleaned = Finally(Borrows(local, absl::Seconds(2)), [&] { return Sleep(absl::Seconds(1)); });
+  auto blocking = Blocking([&] { ++local; });
+  auto executed = RunInExecutor([frame = std::make_unique<Frame>()] {});
+  auto numbers = []() -> AsyncGenerator<int> {
+    const Frame frame;
+    co_yield 1;
+  };
+  AsyncGenerator<int> generator = numbers();
+  [[maybe_unused]] auto number = generator.Next();
+  Queue<int> queue(1);
+  auto put = queue.Put(1);
+  auto get = queue.Get();
+  Semaphore semaphore(1);
+  auto acquire = semaphore.Acquire();
+  TaskGroup group;
+  group.Spawn(Borrows(local, absl::Seconds(2)));
+  auto join = group.Join();
+  co_await Sleep(absl::ZeroDuration());
+  co_await Sleep(absl::Seconds(1));
+}
+// Awaited through others.
+Task<void> WaitsInGathers() {
+  const Frame frame;
+  int local = 0;
+  (void)co_await WaitFor(Gather(Borrows(local, absl::Seconds(2)), Slow(local)), absl::Seconds(1));
+  auto gathered = Gather(Borrows(local, absl::Seconds(2)), Slow(local));
+  (void)co_await WaitFor(Shield(gathered), absl::Seconds(1));
+  std::vector<Future<std::tuple<int>>> gathers;
+  gathers.push_back(Gather(Borrows(local, absl::Seconds(2))));
+  gathers.push_back(Gather(Slow(local)));
+  co_await Wait(std::move(gathers), {.timeout = absl::Seconds(1)});
+}
+
 Task<void> WaitsFor() {
   const Frame frame;
   int local = 0;
@@ -418,6 +479,8 @@ INSTANTIATE_TEST_SUITE_P(
     // An error that comes just before the cancellation or the destruction is nobody's, and reported.
     ::testing::Values(Scenario{"sleep", Sleeps}, Scenario{"future", Futures, "Future exception was never retrieved"},
                       Scenario{"chain", Chains}, Scenario{"handle", Handles}, Scenario{"gather", Gathers},
+                      Scenario{"held_gather", HoldsGathers}, Scenario{"held_others", HoldsOthers},
+                      Scenario{"waits_in_gather", WaitsInGathers},
                       Scenario{"settled", GathersSettled, "Task exception was never retrieved"},
                       Scenario{"wait_for", WaitsFor}, Scenario{"shield", Shields}, Scenario{"wait", WaitsSeveral},
                       Scenario{"task_group", Groups, "Task exception was never retrieved"},

@@ -190,6 +190,42 @@ Task<void> Waits(Event& event, Log& log, std::string name) {
   log.push_back(name);
 }
 
+// Woken, it would look into the queue.
+TEST_P(SynchronizationTest, ATaskWokenByAQueueThatGoesBeforeItResumesWaitsUntilItIsCancelled) {
+  auto gets = [](Queue<int>& queue) -> Task<int> {
+    const int value = co_await queue.Get();
+    co_return value;
+  };
+  auto puts = [](Queue<int>& queue) -> Task<void> { co_await queue.Put(2); };
+  auto joins = [](Queue<int>& queue) -> Task<void> { co_await queue.Join(); };
+  auto empty = std::make_unique<Queue<int>>(1);
+  auto full = std::make_unique<Queue<int>>(1);
+  EXPECT_TRUE(full->TryPut(1));
+  auto getter = loop_.CreateTask(gets(*empty));
+  auto cancelled = loop_.CreateTask(gets(*empty));
+  auto putter = loop_.CreateTask(puts(*full));
+  auto joiner = loop_.CreateTask(joins(*full));
+  RunReady();
+  EXPECT_TRUE(empty->TryPut(1));
+  EXPECT_EQ(full->TryGet(), 1);
+  full->TaskDone();
+  cancelled.Cancel();
+  empty = nullptr;
+  full = nullptr;
+  RunReady();
+  EXPECT_FALSE(getter.done());
+  EXPECT_TRUE(cancelled.cancelled());
+  EXPECT_FALSE(putter.done());
+  EXPECT_FALSE(joiner.done());
+  getter.Cancel();
+  putter.Cancel();
+  joiner.Cancel();
+  RunReady();
+  EXPECT_TRUE(getter.cancelled());
+  EXPECT_TRUE(putter.cancelled());
+  EXPECT_TRUE(joiner.cancelled());
+}
+
 TEST_P(SynchronizationTest, EventWakesAllEvenIfItIsClearedAtOnce) {
   Event event;
   loop_.CreateTask(Waits(event, log_, "a"));

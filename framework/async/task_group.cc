@@ -39,7 +39,8 @@ class TaskGroup::JoinLeaf final : public internal::Leaf {
   }
 
   void OnEmpty() {
-    group_->joining_ = nullptr;
+    if (woken_) return;  // and another child came and went since
+    woken_ = true;
     group_->cancelling_ = false;
     if (cancelled_ && !group_->exception_) {
       WakeCancelled();
@@ -47,7 +48,10 @@ class TaskGroup::JoinLeaf final : public internal::Leaf {
       Wake();
     }
   }
-  void Abandon() { group_ = nullptr; }
+  void Abandon() {
+    group_ = nullptr;
+    if (woken_) Unwake();
+  }
 
  private:
   void CancelWait() override {
@@ -57,6 +61,7 @@ class TaskGroup::JoinLeaf final : public internal::Leaf {
   }
 
   TaskGroup* group_;
+  bool woken_ = false;
   bool cancelled_ = false;
 };
 

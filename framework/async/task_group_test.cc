@@ -302,6 +302,22 @@ TEST_P(TaskGroupTest, DestroyedWhileAnotherTaskJoinsItThatTaskCanStillBeCancelle
   EXPECT_THROW(loop_.RunUntilComplete(Future<void>(joins)), Cancelled);
 }
 
+TEST_P(TaskGroupTest, DestroyedAfterItsLastChildEndedAndBeforeTheJoinerResumes) {
+  auto group = std::make_unique<TaskGroup>(loop_);
+  auto child = group->Spawn(Sleeper(log_, "a", absl::Seconds(1)));
+  auto joins = loop_.CreateTask([](TaskGroup& group) -> Task<void> { (void)co_await group.Join(); }(*group));
+  // Called right after the group has heard of it.
+  child.AddDoneCallback([&](const Future<void>&) {
+    EXPECT_TRUE(group->empty());
+    group = nullptr;
+  });
+  loop_.RunUntilComplete(Sleep(absl::Seconds(2)));
+  EXPECT_EQ(group, nullptr);
+  EXPECT_FALSE(joins.done());
+  joins.Cancel();
+  EXPECT_THROW(loop_.RunUntilComplete(Future<void>(joins)), Cancelled);
+}
+
 TEST_P(TaskGroupTest, ChildrenInheritTheDeadline) {
   loop_.RunUntilComplete([]() -> Task<void> {
     TaskGroup group;

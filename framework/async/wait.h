@@ -104,9 +104,8 @@ class AsCompleted {
   AsCompleted& operator=(const AsCompleted&) = delete;
   ~AsCompleted() {
     loop_.Cancel(expiry_);
-    for (auto child = children_.rbegin(); child != children_.rend(); ++child) {
-      if (child->owned) child->future->DestroyNow();
-    }
+    watchers_.reset();
+    internal::DestroyChildren(children_);
   }
 
   // Results that Next() has not given yet.

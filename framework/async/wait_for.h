@@ -63,8 +63,7 @@ template <class T>
 Task<NotNested<T>> WaitForFuture(Ref future, absl::Duration timeout, bool take) {
   const MonotonicTime deadline = future->loop().Time() + timeout;
   const bool expired = co_await ChildLeaf(future, deadline);
-  const bool cancelled = future->state() == FutureCore::kCancelled || absl::IsCancelled(future->ValueStatus());
-  if (expired && cancelled) {
+  if (expired && (future->EndedByCancellation() || absl::IsCancelled(future->ValueStatus()))) {
     future->MarkRetrieved();
     co_return TimedOut(timeout);
   }

@@ -4,9 +4,11 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <type_traits>
 #include <vector>
 
+#include "troupe/async/gather.h"
 #include "troupe/async/shield.h"
 #include "troupe/loop/loop_testing.h"
 
@@ -194,6 +196,19 @@ TEST_P(WaitForTest, AFutureIsCancelledByItUnlessShielded) {
     EXPECT_TRUE(absl::IsDeadlineExceeded(two.status()));
     EXPECT_FALSE(shielded.done());
   }(plain.future(), shielded.future()));
+}
+
+// A Gather that was cancelled has failed with Cancelled: still what the time brought about.
+TEST_P(WaitForTest, AGatherThatIsNotDoneInTimeIsDeadlineExceeded) {
+  loop_.RunUntilComplete([]() -> Task<void> {
+    const absl::StatusOr<std::tuple<int, int>> late =
+        co_await WaitFor(Gather(After(absl::Hours(1), 1), After(absl::Seconds(1), 2)), absl::Seconds(2));
+    EXPECT_TRUE(absl::IsDeadlineExceeded(late.status())) << late.status();
+    const absl::StatusOr<std::tuple<int>> in_time =
+        co_await WaitFor(Gather(After(absl::Seconds(1), 1)), absl::Seconds(2));
+    EXPECT_EQ(std::get<0>(*in_time), 1);
+  }());
+  EXPECT_TRUE(loop_.tasks().empty());
 }
 
 TEST_P(WaitForTest, TheTaskMayBorrowFromTheFrameThatWaits) {

@@ -210,6 +210,23 @@ TEST_P(WaitTest, AsCompletedServesSeveralWaitersAndACancelledOnePassesItsTurnOn)
   EXPECT_EQ(*loop_.RunUntilComplete(results.Next()), 8);
 }
 
+TEST_P(WaitTest, ATaskWokenByAsCompletedThatGoesBeforeItResumesWaitsUntilItIsCancelled) {
+  Promises p(loop_, 1);
+  auto results = std::make_unique<AsCompleted<int>>(p.futures);
+  auto next = [](AsCompleted<int>& results) -> Task<int> {
+    const absl::StatusOr<int> result = co_await results.Next();
+    co_return *result;
+  };
+  auto waits = loop_.CreateTask(next(*results));
+  RunReady();
+  p.promises[0].SetValue(1);
+  loop_.CallSoon([&] { results = nullptr; });  // after the result has arrived, before the task goes on
+  RunReady();
+  EXPECT_FALSE(waits.done());
+  waits.Cancel();
+  EXPECT_THROW(loop_.RunUntilComplete(Future<int>(waits)), Cancelled);
+}
+
 TEST_P(WaitTest, DestroyingAsCompletedDestroysItsTasks) {
   {
     std::vector<Task<int>> tasks;

@@ -31,6 +31,13 @@ void Leaf::WakeCancelled() {
   Wake();
 }
 
+void Leaf::Unwake() {
+  if (root_->cancel_requested_) return;
+  woken_ = false;
+  root_->Unlink();
+  root_->waiting_ = this;
+}
+
 void Leaf::Resumed() {
   if (root_ == nullptr) return;  // it was ready and never suspended
   Root* root = std::exchange(root_, nullptr);

@@ -121,6 +121,8 @@ class Leaf {
   // Queues the chain: it resumes in the next iteration, or never when the loop is closed. REQUIRES: suspended().
   void Wake();
   void WakeCancelled();
+  // Takes Wake() back: the chain waits on, unless a cancellation is on its way. REQUIRES: woken, not resumed.
+  void Unwake();
   // First thing in await_resume: throws Cancelled when the chain was cancelled while it waited or was queued.
   void Resumed();
 

@@ -4,7 +4,12 @@ namespace troupe::internal {
 
 WaitList::~WaitList() {
   while (!waiting_.empty()) waiting_.PopFront().list_ = nullptr;
-  while (!woken_.empty()) woken_.PopFront().list_ = nullptr;
+  while (!woken_.empty()) {
+    Waiter& waiter = woken_.PopFront();
+    waiter.list_ = nullptr;
+    waiter.woken_ = false;
+    if (owner_ != nullptr) waiter.Unwake();
+  }
 }
 
 bool WaitList::WakeOne() {

@@ -4,7 +4,9 @@
 // the chain was cancelled or destroyed before it resumed has woken nobody: `on_lost` tells the owner, which then wakes
 // another.
 //
-// Threading: the loop's.     Lifetime: may be destroyed before chains that wait in it; they are never woken then.
+// Threading: the loop's.
+// Lifetime:  may be destroyed before chains that wait in it; they are never woken then. A chain that was woken before
+//            resumes all the same, but not where the list has an owner: it would ask the owner, which is gone.
 #ifndef TROUPE_ASYNC_INTERNAL_WAIT_LIST_H_
 #define TROUPE_ASYNC_INTERNAL_WAIT_LIST_H_
 
@@ -20,7 +22,7 @@ class WaitList {
  public:
   class Waiter;
 
-  // `what` is for dumps: "Queue::Get".
+  // `what` is for dumps: "Queue::Get". Null for `on_lost`: a turn may be lost.
   WaitList(const char* what, void* owner, void (*on_lost)(void* owner))
       : what_(what), owner_(owner), on_lost_(on_lost) {}
   explicit WaitList(const char* what) : WaitList(what, nullptr, nullptr) {}
