@@ -73,7 +73,8 @@ class Callback {
   friend class troupe::EventLoop;
 
   // Atomic only where threads share the node: otherwise a load and a store.
-  uint32_t Change(int by) {
+  uint32_t Change(int step) {
+    const auto by = static_cast<uint32_t>(step);  // -1 wraps around, and back
     if (shared_) return references_.fetch_add(by, std::memory_order_acq_rel) + by;
     const uint32_t now = references_.load(std::memory_order_relaxed) + by;
     references_.store(now, std::memory_order_relaxed);

@@ -4,12 +4,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "google/protobuf/descriptor.pb.h"
 
 namespace troupe::generator {
 namespace {
@@ -73,6 +75,20 @@ std::vector<std::string> Comments(const Descriptor& descriptor) {
   return lines;
 }
 
+void AppendParagraph(absl::string_view text, Paragraphs& paragraphs) {
+  std::vector<std::string> lines = CommentLines(text);
+  if (!lines.empty()) paragraphs.push_back(std::move(lines));
+}
+
+template <class Descriptor>
+Paragraphs DetachedComments(const Descriptor& descriptor) {
+  Paragraphs paragraphs;
+  google::protobuf::SourceLocation location;
+  if (!descriptor.GetSourceLocation(&location)) return paragraphs;
+  for (const std::string& text : location.leading_detached_comments) AppendParagraph(text, paragraphs);
+  return paragraphs;
+}
+
 }  // namespace
 
 std::vector<std::string> CommentLines(absl::string_view text) {
@@ -92,6 +108,23 @@ std::vector<std::string> CommentLines(absl::string_view text) {
 
 std::vector<std::string> CommentsOf(const google::protobuf::ServiceDescriptor& service) { return Comments(service); }
 std::vector<std::string> CommentsOf(const google::protobuf::MethodDescriptor& method) { return Comments(method); }
+
+Paragraphs DetachedCommentsOf(const google::protobuf::ServiceDescriptor& service) { return DetachedComments(service); }
+Paragraphs DetachedCommentsOf(const google::protobuf::MethodDescriptor& method) { return DetachedComments(method); }
+
+Paragraphs HeadOf(const google::protobuf::FileDescriptor& file) {
+  Paragraphs paragraphs;
+  // protoc wants `syntax` before anything else; a file of proto2 may begin with its package.
+  for (const int field : {google::protobuf::FileDescriptorProto::kSyntaxFieldNumber,
+                          google::protobuf::FileDescriptorProto::kPackageFieldNumber}) {
+    google::protobuf::SourceLocation location;
+    if (!file.GetSourceLocation({field}, &location)) continue;
+    for (const std::string& text : location.leading_detached_comments) AppendParagraph(text, paragraphs);
+    AppendParagraph(location.leading_comments, paragraphs);
+    break;
+  }
+  return paragraphs;
+}
 
 std::string AsComment(const std::vector<std::string>& lines, absl::string_view indent) {
   std::string result;

@@ -23,6 +23,14 @@ std::vector<std::string> CommentLines(absl::string_view text);
 std::vector<std::string> CommentsOf(const google::protobuf::ServiceDescriptor& service);
 std::vector<std::string> CommentsOf(const google::protobuf::MethodDescriptor& method);
 
+// Comments above the declaration that an empty line keeps apart from it, such as the heading of a group of rpcs.
+using Paragraphs = std::vector<std::vector<std::string>>;
+Paragraphs DetachedCommentsOf(const google::protobuf::ServiceDescriptor& service);
+Paragraphs DetachedCommentsOf(const google::protobuf::MethodDescriptor& method);
+
+// What stands above the first statement of the file: its licence, and what it is for.
+Paragraphs HeadOf(const google::protobuf::FileDescriptor& file);
+
 // "// a\n//\n// b\n", each line behind `indent`. Empty for no lines.
 std::string AsComment(const std::vector<std::string>& lines, absl::string_view indent);
 

@@ -1,6 +1,7 @@
 #include "tools/protoc_gen_troupe/cpp_names.h"
 
 #include <string>
+#include <vector>
 
 #include "google/protobuf/descriptor.h"
 #include "gtest/gtest.h"
@@ -77,6 +78,26 @@ TEST(CppNamesTest, FunctionsThatWouldMeetSomethingGetAnUnderscore) {
       "delete co_await ConnectionMade EofReceived PauseWriting ResumeWriting ConnectionLost TroupeActor TroupeStub "
       "troupe_binding service_info caller_ SActor SStub SProtocol assert ");
   EXPECT_EQ(kept, "Get S connection_made Actor OtherStub ");
+}
+
+TEST(CppNamesTest, FunctionsNamedAsMacrosGetAnUnderscore) {
+  const std::vector<std::string> macros = {"EOF",    "NULL",   "assert", "errno",  "major",     "minor",
+                                           "linux",  "unix",   "stdin",  "stdout", "E2BIG",     "EINVAL",
+                                           "SIGINT", "LC_ALL", "PRIu64", "SCNX8",  "INT64_MAX", "UINT8_C",
+                                           "LOG",    "CHECK",  "MAX",    "TRUE",   "DOMAIN",    "O_RDONLY"};
+  const std::vector<std::string> others = {"Get",   "GET",    "PUT",        "E",       "Email", "EMail",
+                                           "PRINT", "Signal", "Assert",     "Major",   "SCAN",  "O_",
+                                           "Log",   "eof",    "NullObject", "MAXIMUM", "is_set"};
+  std::string source = "syntax = 'proto3'; message M {} service S {";
+  for (const auto& names : {macros, others}) {
+    for (const std::string& name : names) source += "rpc " + name + "(M) returns (M);";
+  }
+  InMemoryProtos protos(InMemoryProtos::Files{{"a.proto", source + "}"}});
+  const google::protobuf::FileDescriptor* file = protos.Find("a.proto");
+  ASSERT_NE(file, nullptr) << protos.errors();
+  const google::protobuf::ServiceDescriptor& service = *file->service(0);
+  for (const std::string& name : macros) EXPECT_EQ(FunctionName(*service.FindMethodByName(name)), name + "_");
+  for (const std::string& name : others) EXPECT_EQ(FunctionName(*service.FindMethodByName(name)), name);
 }
 
 }  // namespace

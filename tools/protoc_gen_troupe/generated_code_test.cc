@@ -1,11 +1,20 @@
 // What the code that the generator wrote does: its tables, its handlers, its stubs. That it compiles without a warning
-// is the build's part (testdata/BUILD.bazel).
+// is the build's part (testdata/BUILD.bazel). The headers with macros come first: keywords.proto has rpcs of their
+// names.
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <sys/sysmacros.h>
+
 #include <memory>
 #include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "comments/comments.troupe.h"
+#include "company/api/first.troupe.h"
+#include "company/api/second.troupe.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/empty.pb.h"
 #include "gtest/gtest.h"
@@ -13,6 +22,10 @@
 #include "legacy/legacy.troupe.h"
 #include "library/v1/library.troupe.h"
 #include "library/v1/types.troupe.h"
+#include "mutual/account_service.troupe.h"
+#include "mutual/ledger_service.troupe.h"
+#include "shadow/absl.troupe.h"
+#include "shadow/last.troupe.h"
 #include "shadow/shadow.troupe.h"
 #include "troupe/base/errors.h"
 #include "troupe/loop/event_loop.h"
@@ -22,6 +35,9 @@
 #include "troupe/rpc/internal/server_call.h"
 #include "troupe/service/session.h"
 #include "troupe/testing/sim/sim_os.h"
+#include "twins/east/twin.troupe.h"
+#include "twins/west/twin.troupe.h"
+#include "wellknown/wellknown.troupe.h"
 
 namespace library::v1 {
 namespace {
@@ -88,6 +104,42 @@ TEST(ServiceInfoTest, Proto2WithoutAPackageAndNamesThatHideOthers) {
                           "Walk /Legacy/Walk server streaming Question.Part moved.Message"));
   EXPECT_THAT(Describe(shadow::troupe::std::ShadowActor::service_info()),
               ElementsAre("Ask /shadow.troupe.std.Shadow/Ask unary shadow.troupe.std.absl shadow.troupe.std.google"));
+}
+
+TEST(ServiceInfoTest, PackagesThatEndLikeTheNamespacesOfLibraries) {
+  EXPECT_THAT(Describe(shadow::troupe::ActorActor::service_info()),
+              ElementsAre("Ask /shadow.troupe.Actor/Ask server streaming shadow.troupe.Writer shadow.troupe.Reader"));
+  EXPECT_THAT(Describe(shadow::troupe::StubStub::service_info()),
+              ElementsAre("Tell /shadow.troupe.Stub/Tell client streaming shadow.troupe.Reader shadow.troupe.Reply"));
+  EXPECT_THAT(Describe(shadow::absl::StatusStub::service_info()),
+              ElementsAre("Ask /shadow.absl.Status/Ask unary shadow.absl.Span shadow.absl.Span"));
+}
+
+TEST(ServiceInfoTest, MessagesOfProtobufItself) {
+  EXPECT_THAT(Describe(wellknown::ClockActor::service_info()),
+              ElementsAre("Now /wellknown.Clock/Now unary google.protobuf.Empty google.protobuf.Timestamp",
+                          "Sleep /wellknown.Clock/Sleep unary google.protobuf.Duration wellknown.Optional",
+                          "Store /wellknown.Clock/Store client streaming google.protobuf.Any "
+                          "google.protobuf.StringValue",
+                          "Query /wellknown.Clock/Query server streaming google.protobuf.Struct "
+                          "google.protobuf.Value"));
+}
+
+TEST(ServiceInfoTest, OneNameInTwoPackagesOfOneProgram) {
+  EXPECT_EQ(twins::east::TwinActor::service_info().full_name, "twins.east.Twin");
+  EXPECT_EQ(twins::west::TwinActor::service_info().full_name, "twins.west.Twin");
+  EXPECT_NE(&twins::east::TwinStub::service_info(), &twins::west::TwinStub::service_info());
+}
+
+TEST(ServiceInfoTest, FilesWithPrefixesAndLibrariesThatShareMessages) {
+  EXPECT_THAT(Describe(prefixed::FirstStub::service_info()),
+              ElementsAre("Ask /prefixed.First/Ask unary prefixed.FirstMessage prefixed.SecondMessage"));
+  EXPECT_EQ(prefixed::SecondStub::service_info().full_name, "prefixed.Second");
+  EXPECT_EQ(prefixed::ThirdStub::service_info().full_name, "prefixed.Third");
+  EXPECT_THAT(Describe(mutual::AccountsActor::service_info()),
+              ElementsAre("Book /mutual.Accounts/Book unary mutual.Entry mutual.Account"));
+  EXPECT_THAT(Describe(mutual::LedgerActor::service_info()),
+              ElementsAre("Open /mutual.Ledger/Open unary mutual.Account mutual.Entry"));
 }
 
 TEST(ServiceInfoTest, RenamedFunctionsKeepTheirNamesOnTheWire) {
@@ -310,6 +362,8 @@ class KeywordService final : public keywords::v1::switchActor {
   }
   void ConnectionMade(troupe::Connection&) override {}
   Outcome switchActor_(const Union&, Union&, troupe::Call&) override { co_return absl::AbortedError("switchActor_"); }
+  Outcome EOF_(const Union&, Union&, troupe::Call&) override { co_return absl::AbortedError("end of file"); }
+  Outcome major_(const Union&, Union&, troupe::Call&) override { co_return absl::AbortedError("major"); }
   Outcome troupe(const Union&, Union&, ::troupe::Call&) override { co_return absl::AbortedError("troupe"); }
 };
 
@@ -319,7 +373,8 @@ TEST(KeywordsTest, RenamedFunctionsAreReached) {
   troupe::EventLoop loop(os);
   KeywordService service;
   std::vector<std::string> outcomes;
-  for (const char* name : {"delete", "co_await", "ConnectionMade", "switchActor", "troupe", "requires"}) {
+  for (const char* name :
+       {"delete", "co_await", "ConnectionMade", "switchActor", "EOF", "major", "troupe", "requires"}) {
     for (size_t i = 0; i < binding.info->methods.size(); ++i) {
       if (binding.info->methods[i].name != name) continue;
       LocalCall call(loop);
@@ -329,7 +384,8 @@ TEST(KeywordsTest, RenamedFunctionsAreReached) {
   }
   EXPECT_THAT(outcomes,
               ElementsAre("OK", "ABORTED: co_await_", "ABORTED: the rpc, not the callback", "ABORTED: switchActor_",
-                          "ABORTED: troupe", "UNIMPLEMENTED: /keywords.v1.switch/requires is not implemented"));
+                          "ABORTED: end of file", "ABORTED: major", "ABORTED: troupe",
+                          "UNIMPLEMENTED: /keywords.v1.switch/requires is not implemented"));
   loop.Close();
 }
 

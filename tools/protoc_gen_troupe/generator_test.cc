@@ -117,6 +117,52 @@ TEST(GeneratorTest, LinesOfCodeStayWithin120ColumnsWhereNamesAllow) {
   }
 }
 
+TEST(GeneratorTest, AServiceMayHaveThousandsOfRpcs) {
+  std::string source = "syntax = 'proto3'; package p; message M {} service Large {";
+  for (int i = 0; i < 5000; ++i) absl::StrAppend(&source, "rpc Do", i, "(M) returns (stream M);\n");
+  const InMemoryOutput output = Generate(absl::StrCat(source, "}"));
+  EXPECT_THAT(output.files.at("a/b.troupe.cc"), HasSubstr("service_info().methods[4999]"));
+  EXPECT_THAT(output.files.at("a/b.troupe.h"), HasSubstr("ClientReader<::p::M> Do4999("));
+}
+
+TEST(GeneratorTest, CommentsThatStandApartAreCarriedOver) {
+  const InMemoryOutput output = Generate(R"(
+// A licence.
+
+// What the file is for.
+syntax = "proto3";
+
+// A chapter.
+
+// The service.
+service S {
+  rpc First(M) returns (M);
+
+  // A group
+  // of rpcs.
+
+  /* Before it.
+   * Two lines. */
+  rpc Do(M) returns (M);  // Behind it.
+}
+message M {}
+)");
+  const std::string& header = output.files.at("a/b.troupe.h");
+  EXPECT_THAT(header, HasSubstr("Do not edit.\n//\n// A licence.\n//\n// What the file is for.\n#ifndef"));
+  EXPECT_THAT(header,
+              HasSubstr("\n// A chapter.\n\n// The server side of S: by default one object is one connection's.\n"
+                        "//\n// The service.\n//\n"));
+  const std::string comment =
+      "  // A group\n  // of rpcs.\n\n  // Before it.\n  // Two lines.\n  //\n  // Behind it.\n  ";
+  EXPECT_THAT(header, HasSubstr(comment + "virtual ::troupe::Task")) << "in the actor";
+  EXPECT_THAT(header, HasSubstr(comment + "[[nodiscard]] ::troupe::Reply")) << "in the stub";
+}
+
+TEST(GeneratorTest, TheHeadOfAFileWithoutASyntaxStandsAboveItsPackage) {
+  const InMemoryOutput output = Generate("// A licence.\npackage p; message M {} service S { rpc Do(M) returns (M); }");
+  EXPECT_THAT(output.files.at("a/b.troupe.h"), HasSubstr("Do not edit.\n//\n// A licence.\n#ifndef"));
+}
+
 TEST(GeneratorTest, GeneratedCodeNamesNothingThatAPackageCouldHide) {
   InMemoryProtos protos(kGoldenFolder);
   const InMemoryOutput output = RunInMemory(protos, {"library/v1/library.proto"});

@@ -8,8 +8,9 @@ namespace troupe::generator {
 inline constexpr char kGoldenFolder[] = "tools/protoc_gen_troupe/testdata";
 
 inline constexpr const char* kGoldenProtos[] = {
-    "keywords/v1/keywords.proto", "legacy/legacy.proto", "library/v1/library.proto",
-    "library/v1/types.proto",     "shadow/shadow.proto",
+    "comments/comments.proto", "keywords/v1/keywords.proto",   "legacy/legacy.proto",       "library/v1/library.proto",
+    "library/v1/types.proto",  "mutual/account_service.proto", "shadow/absl.proto",         "shadow/last.proto",
+    "shadow/shadow.proto",     "twins/east/twin.proto",        "wellknown/wellknown.proto",
 };
 
 }  // namespace troupe::generator

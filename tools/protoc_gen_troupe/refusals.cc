@@ -7,9 +7,12 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "google/protobuf/compiler/cpp/names.h"
+#include "google/protobuf/descriptor.pb.h"
+#include "google/protobuf/unknown_field_set.h"
 #include "tools/protoc_gen_troupe/cpp_names.h"
 #include "tools/protoc_gen_troupe/session_order.h"
 #include "troupe/options.pb.h"
@@ -92,12 +95,33 @@ class Names {
   std::map<std::string, std::string> owners_;
 };
 
+std::string WhereIsPackage(const pb::FileDescriptor& file) {
+  pb::SourceLocation location;
+  if (!file.GetSourceLocation({pb::FileDescriptorProto::kPackageFieldNumber}, &location)) return file.name();
+  return absl::StrCat(file.name(), ":", location.start_line + 1, ":", location.start_column + 1);
+}
+
+// What the framework and the standard library put there may have the name of a generated class.
+void RefuseForeignNamespaces(const pb::FileDescriptor& file, std::vector<std::string>& refusals) {
+  const std::string scope = Namespace(file.package());
+  if (scope == "troupe") {
+    refusals.push_back(absl::StrCat(WhereIsPackage(file),
+                                    ": package troupe is the framework's own namespace, where a "
+                                    "generated class could meet one of its names; put the service into a package of "
+                                    "another name, or below it"));
+  } else if (scope == "std" || absl::StartsWith(scope, "std::")) {
+    refusals.push_back(absl::StrCat(WhereIsPackage(file), ": package ", file.package(),
+                                    " is within the namespace std, "
+                                    "which C++ keeps for itself; put the service into a package of another name"));
+  }
+}
+
 // protoc's own C++ does not compile then, where it does not change the word.
 void RefuseKeywordsInPackage(const pb::FileDescriptor& file, std::vector<std::string>& refusals) {
   for (const absl::string_view part : absl::StrSplit(Namespace(file.package()), "::")) {
     if (IsKeyword(part)) {
-      refusals.push_back(absl::StrCat(file.name(), ": package ", file.package(), " holds the C++ keyword ", part,
-                                      ", which this version of protoc makes a namespace; rename it"));
+      refusals.push_back(absl::StrCat(WhereIsPackage(file), ": package ", file.package(), " holds the C++ keyword ",
+                                      part, ", which this version of protoc makes a namespace; rename it"));
     }
   }
 }
@@ -131,7 +155,7 @@ void RefuseWrongOneWay(const pb::MethodDescriptor& method, std::vector<std::stri
   if (method.output_type()->full_name() != "google.protobuf.Empty") {
     refusals.push_back(absl::StrCat(Where(method), ": rpc ", method.full_name(),
                                     " is one_way and must return google.protobuf.Empty, not ",
-                                    method.output_type()->full_name()));
+                                    method.output_type()->full_name(), "; nobody would read it"));
   } else if (method.client_streaming() || method.server_streaming()) {
     refusals.push_back(absl::StrCat(Where(method), ": rpc ", method.full_name(),
                                     " is one_way and must not stream: it is one request that nobody answers"));
@@ -149,6 +173,18 @@ void RefuseWrongSession(const pb::ServiceDescriptor& service, std::vector<std::s
   }
 }
 
+// An option that a newer troupe/options.proto declares asks for something that this plugin would silently leave out.
+template <class Descriptor>
+void RefuseUnknownOptions(const Descriptor& descriptor, absl::string_view option, const pb::Message& declaration,
+                          std::vector<std::string>& refusals) {
+  const pb::UnknownFieldSet& unknown = declaration.GetReflection()->GetUnknownFields(declaration);
+  if (unknown.empty()) return;
+  refusals.push_back(absl::StrCat(Where(descriptor), ": ", descriptor.full_name(), ": option (", option,
+                                  ") has the field number ", unknown.field(0).number(),
+                                  ", which this protoc-gen-troupe does not know; use the plugin and the "
+                                  "troupe/options.proto of one release"));
+}
+
 }  // namespace
 
 std::vector<std::string> Refusals(absl::Span<const pb::FileDescriptor* const> files) {
@@ -156,13 +192,22 @@ std::vector<std::string> Refusals(absl::Span<const pb::FileDescriptor* const> fi
   for (const pb::FileDescriptor* file : files) names.AddFile(*file);
   std::vector<std::string> refusals;
   for (const pb::FileDescriptor* file : files) {
-    if (file->service_count() != 0 && !file->package().empty()) RefuseKeywordsInPackage(*file, refusals);
+    if (file->service_count() != 0 && !file->package().empty()) {
+      RefuseKeywordsInPackage(*file, refusals);
+      RefuseForeignNamespaces(*file, refusals);
+    }
     for (int i = 0; i < file->service_count(); ++i) {
       const pb::ServiceDescriptor& service = *file->service(i);
       RefuseTakenClassNames(service, names, refusals);
+      RefuseUnknownOptions(service, "troupe.session", service.options().GetExtension(troupe::session), refusals);
+      RefuseUnknownOptions(service, "troupe.actor", service.options().GetExtension(troupe::actor), refusals);
       RefuseWrongSession(service, refusals);
       RefuseEqualFunctionNames(service, refusals);
-      for (int j = 0; j < service.method_count(); ++j) RefuseWrongOneWay(*service.method(j), refusals);
+      for (int j = 0; j < service.method_count(); ++j) {
+        const pb::MethodDescriptor& method = *service.method(j);
+        RefuseUnknownOptions(method, "troupe.call", method.options().GetExtension(troupe::call), refusals);
+        RefuseWrongOneWay(method, refusals);
+      }
     }
   }
   return refusals;

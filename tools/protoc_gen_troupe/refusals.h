@@ -3,9 +3,11 @@
 //   - a generated class whose C++ name a message, enum, enum value, extension, package or service has already,
 //     including what protoc and the gRPC plugin make of services;
 //   - a package with a C++ keyword in it, where protoc makes that a namespace;
+//   - a service in the package troupe, or in std;
 //   - two rpcs of one service that would be one C++ function;
 //   - one_way on an rpc that does not return google.protobuf.Empty, or that streams;
-//   - a session order that is wrong.
+//   - a session order that is wrong;
+//   - an option of Troupe's with fields that this plugin does not know.
 // Threading: pure functions.
 #ifndef TROUPE_PROTOC_GEN_TROUPE_REFUSALS_H_
 #define TROUPE_PROTOC_GEN_TROUPE_REFUSALS_H_

@@ -2,11 +2,15 @@
 #include "tools/protoc_gen_troupe/refusals.h"
 
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
+#include "google/protobuf/descriptor.pb.h"
+#include "google/protobuf/unknown_field_set.h"
 #include "gtest/gtest.h"
 #include "tools/protoc_gen_troupe/in_memory.h"
+#include "troupe/options.pb.h"
 
 namespace troupe::generator {
 namespace {
@@ -102,9 +106,67 @@ TEST(RefusalsTest, KeywordsInThePackageOfAService) {
   InMemoryProtos protos(InMemoryProtos::Files{{"a.proto", "syntax = 'proto3'; package x.concept.v1; service A {}"},
                                               {"b.proto", "syntax = 'proto3'; package x.concept.v1; message M {}"}});
   EXPECT_EQ(RunInMemory(protos, {"a.proto"}).error,
-            "a.proto: package x.concept.v1 holds the C++ keyword concept, which this version of protoc makes a "
+            "a.proto:1:20: package x.concept.v1 holds the C++ keyword concept, which this version of protoc makes a "
             "namespace; rename it");
   EXPECT_EQ(RunInMemory(protos, {"b.proto"}).error, "");
+}
+
+TEST(RefusalsTest, NamespacesOfTheFrameworkAndOfCpp) {
+  InMemoryProtos protos(InMemoryProtos::Files{{"a.proto", "syntax = 'proto3';\npackage troupe; service A {}"},
+                                              {"b.proto", "syntax = 'proto3';\npackage std; service A {}"},
+                                              {"c.proto", "syntax = 'proto3';\npackage std.v1; service A {}"},
+                                              {"d.proto", "syntax = 'proto3'; package troupe.v1; service A {}"},
+                                              {"e.proto", "syntax = 'proto3'; package a.troupe; service A {}"},
+                                              {"f.proto", "syntax = 'proto3'; package a.std; service A {}"},
+                                              {"g.proto", "syntax = 'proto3'; package stdlib; service A {}"},
+                                              {"h.proto", "syntax = 'proto3'; package absl; service A {}"},
+                                              {"i.proto", "syntax = 'proto3'; package std; message M {}"}});
+  EXPECT_EQ(RunInMemory(protos, {"a.proto"}).error,
+            "a.proto:2:1: package troupe is the framework's own namespace, where a generated class could meet one of "
+            "its names; put the service into a package of another name, or below it");
+  EXPECT_EQ(RunInMemory(protos, {"b.proto"}).error,
+            "b.proto:2:1: package std is within the namespace std, which C++ keeps for itself; put the service into a "
+            "package of another name");
+  EXPECT_EQ(RunInMemory(protos, {"c.proto"}).error,
+            "c.proto:2:1: package std.v1 is within the namespace std, which C++ keeps for itself; put the service into "
+            "a package of another name");
+  for (const char* fine : {"d.proto", "e.proto", "f.proto", "g.proto", "h.proto", "i.proto"}) {
+    EXPECT_EQ(RunInMemory(protos, {fine}).error, "") << fine;
+  }
+}
+
+// As protoc hands over an option that was read with a newer troupe/options.proto.
+TEST(RefusalsTest, OptionsOfANewerRelease) {
+  google::protobuf::FileDescriptorProto file;
+  file.set_name("p.proto");
+  file.set_package("p");
+  file.add_dependency("troupe/options.proto");
+  file.add_message_type()->set_name("M");
+  google::protobuf::ServiceDescriptorProto& service = *file.add_service();
+  service.set_name("A");
+  google::protobuf::MethodDescriptorProto& method = *service.add_method();
+  method.set_name("Do");
+  method.set_input_type(".p.M");
+  method.set_output_type(".p.M");
+  const auto refusals = [&file] {
+    google::protobuf::DescriptorPool pool(google::protobuf::DescriptorPool::generated_pool());
+    const google::protobuf::FileDescriptor* built = pool.BuildFile(file);
+    std::vector<std::string> lines = Refusals({&built, 1});
+    return lines.empty() ? "" : lines.front();
+  };
+  const auto add_unknown = [](google::protobuf::Message& declaration) {
+    declaration.GetReflection()->MutableUnknownFields(&declaration)->AddVarint(99, 1);
+  };
+  EXPECT_EQ(refusals(), "");
+  add_unknown(*method.mutable_options()->MutableExtension(troupe::call));
+  EXPECT_EQ(
+      refusals(),
+      "p.proto: p.A.Do: option (troupe.call) has the field number 99, which this protoc-gen-troupe does not know; "
+      "use the plugin and the troupe/options.proto of one release");
+  add_unknown(*service.mutable_options()->MutableExtension(troupe::actor));
+  EXPECT_THAT(refusals(), HasSubstr("p.proto: p.A: option (troupe.actor) has the field number 99"));
+  add_unknown(*service.mutable_options()->MutableExtension(troupe::session));
+  EXPECT_THAT(refusals(), HasSubstr("p.proto: p.A: option (troupe.session) has the field number 99"));
 }
 
 TEST(RefusalsTest, RpcsThatWouldBeOneFunction) {
@@ -118,8 +180,9 @@ TEST(RefusalsTest, RpcsThatWouldBeOneFunction) {
 
 TEST(RefusalsTest, OneWayRpcsReturnEmptyAndDoNotStream) {
   const std::string one_way = " { option (troupe.call) = { one_way: true }; } }";
-  EXPECT_EQ(Refusal(absl::StrCat("service A {\nrpc Tell(M) returns (M)", one_way)),
-            "p.proto:3:1: rpc p.A.Tell is one_way and must return google.protobuf.Empty, not p.M");
+  EXPECT_EQ(
+      Refusal(absl::StrCat("service A {\nrpc Tell(M) returns (M)", one_way)),
+      "p.proto:3:1: rpc p.A.Tell is one_way and must return google.protobuf.Empty, not p.M; nobody would read it");
   EXPECT_EQ(Refusal(absl::StrCat("service A {\nrpc Tell(stream M) returns (google.protobuf.Empty)", one_way)),
             "p.proto:3:1: rpc p.A.Tell is one_way and must not stream: it is one request that nobody answers");
   EXPECT_EQ(Refusal(absl::StrCat("service A {\nrpc Tell(M) returns (stream google.protobuf.Empty)", one_way)),

@@ -27,6 +27,51 @@ const ::troupe::ServiceInfo& switchActor::service_info() {
        .kind = ::troupe::CallKind::kClientStreaming,
        .request = ::troupe::MessageType::Of<::keywords::v1::union_>(),
        .response = ::troupe::MessageType::Of<::keywords::v1::union_>()},
+      {.name = "EOF",
+       .path = "/keywords.v1.switch/EOF",
+       .kind = ::troupe::CallKind::kUnary,
+       .request = ::troupe::MessageType::Of<::keywords::v1::union_>(),
+       .response = ::troupe::MessageType::Of<::keywords::v1::union_>()},
+      {.name = "NULL",
+       .path = "/keywords.v1.switch/NULL",
+       .kind = ::troupe::CallKind::kUnary,
+       .request = ::troupe::MessageType::Of<::keywords::v1::union_>(),
+       .response = ::troupe::MessageType::Of<::keywords::v1::union_>()},
+      {.name = "assert",
+       .path = "/keywords.v1.switch/assert",
+       .kind = ::troupe::CallKind::kUnary,
+       .request = ::troupe::MessageType::Of<::keywords::v1::union_>(),
+       .response = ::troupe::MessageType::Of<::keywords::v1::union_>()},
+      {.name = "errno",
+       .path = "/keywords.v1.switch/errno",
+       .kind = ::troupe::CallKind::kUnary,
+       .request = ::troupe::MessageType::Of<::keywords::v1::union_>(),
+       .response = ::troupe::MessageType::Of<::keywords::v1::union_>()},
+      {.name = "stdin",
+       .path = "/keywords.v1.switch/stdin",
+       .kind = ::troupe::CallKind::kUnary,
+       .request = ::troupe::MessageType::Of<::keywords::v1::union_>(),
+       .response = ::troupe::MessageType::Of<::keywords::v1::union_>()},
+      {.name = "major",
+       .path = "/keywords.v1.switch/major",
+       .kind = ::troupe::CallKind::kUnary,
+       .request = ::troupe::MessageType::Of<::keywords::v1::union_>(),
+       .response = ::troupe::MessageType::Of<::keywords::v1::union_>()},
+      {.name = "linux",
+       .path = "/keywords.v1.switch/linux",
+       .kind = ::troupe::CallKind::kUnary,
+       .request = ::troupe::MessageType::Of<::keywords::v1::union_>(),
+       .response = ::troupe::MessageType::Of<::keywords::v1::union_>()},
+      {.name = "EINVAL",
+       .path = "/keywords.v1.switch/EINVAL",
+       .kind = ::troupe::CallKind::kUnary,
+       .request = ::troupe::MessageType::Of<::keywords::v1::union_>(),
+       .response = ::troupe::MessageType::Of<::keywords::v1::union_>()},
+      {.name = "LOG",
+       .path = "/keywords.v1.switch/LOG",
+       .kind = ::troupe::CallKind::kUnary,
+       .request = ::troupe::MessageType::Of<::keywords::v1::union_>(),
+       .response = ::troupe::MessageType::Of<::keywords::v1::union_>()},
       {.name = "ConnectionMade",
        .path = "/keywords.v1.switch/ConnectionMade",
        .kind = ::troupe::CallKind::kUnary,
@@ -181,6 +226,42 @@ const ::troupe::ServiceBinding& switchActor::troupe_binding() {
             call.reader<::keywords::v1::union_>(), call.response<::keywords::v1::union_>(), call);
       },
       [](void* actor, ::troupe::internal::ServerCall& call) {
+        return static_cast<switchActor*>(actor)->EOF_(
+            call.request<::keywords::v1::union_>(), call.response<::keywords::v1::union_>(), call);
+      },
+      [](void* actor, ::troupe::internal::ServerCall& call) {
+        return static_cast<switchActor*>(actor)->NULL_(
+            call.request<::keywords::v1::union_>(), call.response<::keywords::v1::union_>(), call);
+      },
+      [](void* actor, ::troupe::internal::ServerCall& call) {
+        return static_cast<switchActor*>(actor)->assert_(
+            call.request<::keywords::v1::union_>(), call.response<::keywords::v1::union_>(), call);
+      },
+      [](void* actor, ::troupe::internal::ServerCall& call) {
+        return static_cast<switchActor*>(actor)->errno_(
+            call.request<::keywords::v1::union_>(), call.response<::keywords::v1::union_>(), call);
+      },
+      [](void* actor, ::troupe::internal::ServerCall& call) {
+        return static_cast<switchActor*>(actor)->stdin_(
+            call.request<::keywords::v1::union_>(), call.response<::keywords::v1::union_>(), call);
+      },
+      [](void* actor, ::troupe::internal::ServerCall& call) {
+        return static_cast<switchActor*>(actor)->major_(
+            call.request<::keywords::v1::union_>(), call.response<::keywords::v1::union_>(), call);
+      },
+      [](void* actor, ::troupe::internal::ServerCall& call) {
+        return static_cast<switchActor*>(actor)->linux_(
+            call.request<::keywords::v1::union_>(), call.response<::keywords::v1::union_>(), call);
+      },
+      [](void* actor, ::troupe::internal::ServerCall& call) {
+        return static_cast<switchActor*>(actor)->EINVAL_(
+            call.request<::keywords::v1::union_>(), call.response<::keywords::v1::union_>(), call);
+      },
+      [](void* actor, ::troupe::internal::ServerCall& call) {
+        return static_cast<switchActor*>(actor)->LOG_(
+            call.request<::keywords::v1::union_>(), call.response<::keywords::v1::union_>(), call);
+      },
+      [](void* actor, ::troupe::internal::ServerCall& call) {
         return static_cast<switchActor*>(actor)->ConnectionMade_(
             call.request<::keywords::v1::union_>(), call.response<::keywords::v1::union_>(), call);
       },
@@ -315,134 +396,179 @@ const ::troupe::ServiceBinding& switchActor::troupe_binding() {
   return ::troupe::internal::Unimplemented(service_info().methods[3]);
 }
 
-::troupe::Task<::absl::Status> switchActor::ConnectionMade_(
+::troupe::Task<::absl::Status> switchActor::EOF_(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[4]);
 }
 
-::troupe::Task<::absl::Status> switchActor::EofReceived_(
+::troupe::Task<::absl::Status> switchActor::NULL_(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[5]);
 }
 
-::troupe::Task<::absl::Status> switchActor::PauseWriting_(
+::troupe::Task<::absl::Status> switchActor::assert_(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[6]);
 }
 
-::troupe::Task<::absl::Status> switchActor::ResumeWriting_(
+::troupe::Task<::absl::Status> switchActor::errno_(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[7]);
 }
 
-::troupe::Task<::absl::Status> switchActor::ConnectionLost_(
+::troupe::Task<::absl::Status> switchActor::stdin_(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[8]);
 }
 
-::troupe::Task<::absl::Status> switchActor::TroupeActor_(
+::troupe::Task<::absl::Status> switchActor::major_(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[9]);
 }
 
-::troupe::Task<::absl::Status> switchActor::TroupeStub_(
+::troupe::Task<::absl::Status> switchActor::linux_(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[10]);
 }
 
-::troupe::Task<::absl::Status> switchActor::troupe_binding_(
+::troupe::Task<::absl::Status> switchActor::EINVAL_(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[11]);
 }
 
-::troupe::Task<::absl::Status> switchActor::service_info_(
+::troupe::Task<::absl::Status> switchActor::LOG_(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[12]);
 }
 
-::troupe::Task<::absl::Status> switchActor::caller__(
+::troupe::Task<::absl::Status> switchActor::ConnectionMade_(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[13]);
 }
 
-::troupe::Task<::absl::Status> switchActor::switchActor_(
+::troupe::Task<::absl::Status> switchActor::EofReceived_(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[14]);
 }
 
-::troupe::Task<::absl::Status> switchActor::switchStub_(
+::troupe::Task<::absl::Status> switchActor::PauseWriting_(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[15]);
 }
 
-::troupe::Task<::absl::Status> switchActor::switchProtocol_(
+::troupe::Task<::absl::Status> switchActor::ResumeWriting_(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[16]);
 }
 
-::troupe::Task<::absl::Status> switchActor::troupe(
+::troupe::Task<::absl::Status> switchActor::ConnectionLost_(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[17]);
 }
 
-::troupe::Task<::absl::Status> switchActor::std(
+::troupe::Task<::absl::Status> switchActor::TroupeActor_(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[18]);
 }
 
-::troupe::Task<::absl::Status> switchActor::absl(
+::troupe::Task<::absl::Status> switchActor::TroupeStub_(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[19]);
 }
 
-::troupe::Task<::absl::Status> switchActor::keywords(
+::troupe::Task<::absl::Status> switchActor::troupe_binding_(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[20]);
 }
 
-::troupe::Task<::absl::Status> switchActor::request(
+::troupe::Task<::absl::Status> switchActor::service_info_(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[21]);
 }
 
-::troupe::Task<::absl::Status> switchActor::response(
+::troupe::Task<::absl::Status> switchActor::caller__(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[22]);
 }
 
-::troupe::Task<::absl::Status> switchActor::call(
+::troupe::Task<::absl::Status> switchActor::switchActor_(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[23]);
 }
 
-::troupe::Task<::absl::Status> switchActor::Feed(
+::troupe::Task<::absl::Status> switchActor::switchStub_(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[24]);
 }
 
-::troupe::Task<::absl::Status> switchActor::DataReceived(
+::troupe::Task<::absl::Status> switchActor::switchProtocol_(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[25]);
 }
 
-::troupe::Task<::absl::Status> switchActor::Actor(
+::troupe::Task<::absl::Status> switchActor::troupe(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[26]);
 }
 
-::troupe::Task<::absl::Status> switchActor::methods(
+::troupe::Task<::absl::Status> switchActor::std(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[27]);
 }
 
-::troupe::Task<::absl::Status> switchActor::handlers(
+::troupe::Task<::absl::Status> switchActor::absl(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[28]);
 }
 
-::troupe::Task<::absl::Status> switchActor::final(
+::troupe::Task<::absl::Status> switchActor::keywords(
     const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
   return ::troupe::internal::Unimplemented(service_info().methods[29]);
+}
+
+::troupe::Task<::absl::Status> switchActor::request(
+    const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
+  return ::troupe::internal::Unimplemented(service_info().methods[30]);
+}
+
+::troupe::Task<::absl::Status> switchActor::response(
+    const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
+  return ::troupe::internal::Unimplemented(service_info().methods[31]);
+}
+
+::troupe::Task<::absl::Status> switchActor::call(
+    const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
+  return ::troupe::internal::Unimplemented(service_info().methods[32]);
+}
+
+::troupe::Task<::absl::Status> switchActor::Feed(
+    const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
+  return ::troupe::internal::Unimplemented(service_info().methods[33]);
+}
+
+::troupe::Task<::absl::Status> switchActor::DataReceived(
+    const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
+  return ::troupe::internal::Unimplemented(service_info().methods[34]);
+}
+
+::troupe::Task<::absl::Status> switchActor::Actor(
+    const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
+  return ::troupe::internal::Unimplemented(service_info().methods[35]);
+}
+
+::troupe::Task<::absl::Status> switchActor::methods(
+    const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
+  return ::troupe::internal::Unimplemented(service_info().methods[36]);
+}
+
+::troupe::Task<::absl::Status> switchActor::handlers(
+    const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
+  return ::troupe::internal::Unimplemented(service_info().methods[37]);
+}
+
+::troupe::Task<::absl::Status> switchActor::final(
+    const ::keywords::v1::union_& /*request*/, ::keywords::v1::union_& /*response*/, ::troupe::Call& /*call*/) {
+  return ::troupe::internal::Unimplemented(service_info().methods[38]);
 }
 
 ::troupe::Reply<::keywords::v1::union__int> switchStub::delete_(
@@ -468,134 +594,179 @@ const ::troupe::ServiceBinding& switchActor::troupe_binding() {
       caller_->StartCall(service_info().methods[3], options, nullptr));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::ConnectionMade_(
+::troupe::Reply<::keywords::v1::union_> switchStub::EOF_(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[4], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::EofReceived_(
+::troupe::Reply<::keywords::v1::union_> switchStub::NULL_(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[5], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::PauseWriting_(
+::troupe::Reply<::keywords::v1::union_> switchStub::assert_(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[6], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::ResumeWriting_(
+::troupe::Reply<::keywords::v1::union_> switchStub::errno_(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[7], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::ConnectionLost_(
+::troupe::Reply<::keywords::v1::union_> switchStub::stdin_(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[8], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::TroupeActor_(
+::troupe::Reply<::keywords::v1::union_> switchStub::major_(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[9], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::TroupeStub_(
+::troupe::Reply<::keywords::v1::union_> switchStub::linux_(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[10], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::troupe_binding_(
+::troupe::Reply<::keywords::v1::union_> switchStub::EINVAL_(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[11], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::service_info_(
+::troupe::Reply<::keywords::v1::union_> switchStub::LOG_(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[12], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::caller__(
+::troupe::Reply<::keywords::v1::union_> switchStub::ConnectionMade_(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[13], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::switchActor_(
+::troupe::Reply<::keywords::v1::union_> switchStub::EofReceived_(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[14], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::switchStub_(
+::troupe::Reply<::keywords::v1::union_> switchStub::PauseWriting_(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[15], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::switchProtocol_(
+::troupe::Reply<::keywords::v1::union_> switchStub::ResumeWriting_(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[16], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::troupe(
+::troupe::Reply<::keywords::v1::union_> switchStub::ConnectionLost_(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[17], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::std(
+::troupe::Reply<::keywords::v1::union_> switchStub::TroupeActor_(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[18], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::absl(
+::troupe::Reply<::keywords::v1::union_> switchStub::TroupeStub_(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[19], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::keywords(
+::troupe::Reply<::keywords::v1::union_> switchStub::troupe_binding_(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[20], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::request(
+::troupe::Reply<::keywords::v1::union_> switchStub::service_info_(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[21], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::response(
+::troupe::Reply<::keywords::v1::union_> switchStub::caller__(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[22], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::call(
+::troupe::Reply<::keywords::v1::union_> switchStub::switchActor_(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[23], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::Feed(
+::troupe::Reply<::keywords::v1::union_> switchStub::switchStub_(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[24], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::DataReceived(
+::troupe::Reply<::keywords::v1::union_> switchStub::switchProtocol_(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[25], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::Actor(
+::troupe::Reply<::keywords::v1::union_> switchStub::troupe(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[26], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::methods(
+::troupe::Reply<::keywords::v1::union_> switchStub::std(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[27], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::handlers(
+::troupe::Reply<::keywords::v1::union_> switchStub::absl(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[28], options, &request));
 }
 
-::troupe::Reply<::keywords::v1::union_> switchStub::final(
+::troupe::Reply<::keywords::v1::union_> switchStub::keywords(
     const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
   return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[29], options, &request));
+}
+
+::troupe::Reply<::keywords::v1::union_> switchStub::request(
+    const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
+  return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[30], options, &request));
+}
+
+::troupe::Reply<::keywords::v1::union_> switchStub::response(
+    const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
+  return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[31], options, &request));
+}
+
+::troupe::Reply<::keywords::v1::union_> switchStub::call(
+    const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
+  return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[32], options, &request));
+}
+
+::troupe::Reply<::keywords::v1::union_> switchStub::Feed(
+    const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
+  return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[33], options, &request));
+}
+
+::troupe::Reply<::keywords::v1::union_> switchStub::DataReceived(
+    const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
+  return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[34], options, &request));
+}
+
+::troupe::Reply<::keywords::v1::union_> switchStub::Actor(
+    const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
+  return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[35], options, &request));
+}
+
+::troupe::Reply<::keywords::v1::union_> switchStub::methods(
+    const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
+  return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[36], options, &request));
+}
+
+::troupe::Reply<::keywords::v1::union_> switchStub::handlers(
+    const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
+  return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[37], options, &request));
+}
+
+::troupe::Reply<::keywords::v1::union_> switchStub::final(
+    const ::keywords::v1::union_& request, const ::troupe::CallOptions& options) {
+  return ::troupe::Reply<::keywords::v1::union_>(caller_->StartCall(service_info().methods[38], options, &request));
 }
 
 const ::troupe::ServiceInfo& switchStub::service_info() { return switchActor::service_info(); }
