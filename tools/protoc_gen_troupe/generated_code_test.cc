@@ -17,6 +17,7 @@
 #include "company/api/second.troupe.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/empty.pb.h"
+#include "google/protobuf/timestamp.troupe.h"  // of a proto_library in another repository
 #include "gtest/gtest.h"
 #include "keywords/v1/keywords.troupe.h"
 #include "legacy/legacy.troupe.h"
