@@ -167,7 +167,7 @@ void RefuseWrongSession(const pb::ServiceDescriptor& service, std::vector<std::s
   std::vector<std::string> methods;
   for (int i = 0; i < service.method_count(); ++i) methods.push_back(service.method(i)->name());
   const std::vector<std::string> anytime(session.anytime().begin(), session.anytime().end());
-  if (const absl::Status status = CheckSessionOrder(session.order(), anytime, methods); !status.ok()) {
+  if (const absl::Status status = CompileSessionOrder(session.order(), anytime, methods).status(); !status.ok()) {
     refusals.push_back(
         absl::StrCat(Where(service), ": service ", service.full_name(), ": ", std::string(status.message())));
   }
