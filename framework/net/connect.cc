@@ -91,10 +91,12 @@ absl::StatusOr<Target> ParseTarget(const ConnectOptions& options) {
   target.local = options.local_address;
   target.address = options.address;
   const bool host = !options.host.empty() || !options.port.empty();
-  const int given = (options.target.empty() ? 0 : 1) + (host ? 1 : 0) + (options.address.has_value() ? 1 : 0);
+  const int given = (options.target.empty() ? 0 : 1) + (host ? 1 : 0) + (options.address.has_value() ? 1 : 0) +
+                    (options.socket >= 0 ? 1 : 0);
   if (given != 1) {
-    return absl::InvalidArgumentError(given == 0 ? "none of target, host and port, and address were specified"
-                                                 : "target, host and port, and address exclude each other");
+    return absl::InvalidArgumentError(given == 0
+                                          ? "none of target, host and port, address, and socket were specified"
+                                          : "target, host and port, address, and socket exclude each other");
   }
   if (absl::StartsWith(options.target, "unix:") || absl::StartsWith(options.target, "unix-abstract:")) {
     ASSIGN_OR_RETURN(target.address, SocketAddress::Parse(options.target));
@@ -106,7 +108,7 @@ absl::StatusOr<Target> ParseTarget(const ConnectOptions& options) {
     target.query.host = std::string(options.host);
     target.query.service = std::string(options.port);
   }
-  if (!target.address.has_value() && target.query.service.empty()) {
+  if (!target.address.has_value() && options.socket < 0 && target.query.service.empty()) {
     return absl::InvalidArgumentError("a port to connect to was not specified");
   }
   return target;
@@ -124,26 +126,8 @@ absl::Status Combine(const std::vector<absl::Status>& errors) {
   return errors.front();
 }
 
-Task<absl::StatusOr<Connected<>>> ConnectTo(EventLoop& loop, ProtocolFactory factory, absl::StatusOr<Target> parsed) {
-  CO_ASSIGN_OR_RETURN(const Target target, std::move(parsed));
-  std::vector<SocketAddress> addresses;
-  if (target.address.has_value()) {
-    addresses.push_back(*target.address);
-  } else {
-    CO_ASSIGN_OR_RETURN(addresses, co_await Resolve(loop, target.query));
-  }
-  int fd = -1;
-  std::vector<absl::Status> errors;
-  for (const SocketAddress& address : addresses) {
-    absl::StatusOr<int> connected = co_await ConnectSocket(loop, address, target.local);
-    if (connected.ok()) {
-      fd = *connected;
-      break;
-    }
-    errors.push_back(connected.status());
-  }
-  if (fd < 0) co_return Combine(errors);
-
+// Takes `fd`, a connected socket, over.
+Task<absl::StatusOr<Connected<>>> MakeConnected(EventLoop& loop, ProtocolFactory factory, int fd) {
   absl::Cleanup close = [&loop, fd] { loop.os().Close(fd); };
   std::unique_ptr<BaseProtocol> protocol = factory();
   if (protocol == nullptr) throw InvalidState("the protocol factory returned null");
@@ -159,10 +143,34 @@ Task<absl::StatusOr<Connected<>>> ConnectTo(EventLoop& loop, ProtocolFactory fac
   co_return made;
 }
 
+Task<absl::StatusOr<Connected<>>> ConnectTo(EventLoop& loop, ProtocolFactory factory, absl::StatusOr<Target> parsed) {
+  CO_ASSIGN_OR_RETURN(const Target target, std::move(parsed));
+  std::vector<SocketAddress> addresses;
+  if (target.address.has_value()) {
+    addresses.push_back(*target.address);
+  } else {
+    CO_ASSIGN_OR_RETURN(addresses, co_await Resolve(loop, target.query));
+  }
+  std::vector<absl::Status> errors;
+  for (const SocketAddress& address : addresses) {
+    absl::StatusOr<int> connected = co_await ConnectSocket(loop, address, target.local);
+    if (connected.ok()) co_return co_await MakeConnected(loop, std::move(factory), *connected);
+    errors.push_back(connected.status());
+  }
+  co_return Combine(errors);
+}
+
 }  // namespace
 
 Task<absl::StatusOr<Connected<>>> Connect(EventLoop& loop, ProtocolFactory factory, const ConnectOptions& options) {
-  return ConnectTo(loop, std::move(factory), ParseTarget(options));
+  absl::StatusOr<Target> target = ParseTarget(options);
+  if (target.ok() && options.socket >= 0) return ConnectGiven(loop, std::move(factory), options.socket);
+  return ConnectTo(loop, std::move(factory), std::move(target));
+}
+
+Task<absl::StatusOr<Connected<>>> ConnectGiven(EventLoop& loop, ProtocolFactory factory, int fd) {
+  CO_RETURN_IF_ERROR(AdoptStreamSocket(loop.os(), fd));
+  co_return co_await MakeConnected(loop, std::move(factory), fd);
 }
 
 }  // namespace troupe::internal

@@ -26,13 +26,16 @@
 
 namespace troupe {
 
-// Where to. One of `target`, `host` with `port`, `address`.
+// Where to. One of `target`, `host` with `port`, `address`, `socket`.
 struct ConnectOptions {
   // "localhost:7000", "[::1]:7000", "unix:/run/kv.sock", "unix-abstract:kv"
   absl::string_view target = {};
   absl::string_view host = {};
   absl::string_view port = {};  // a number or a service's name
   std::optional<SocketAddress> address = std::nullopt;
+  // A connected stream socket, TCP or Unix, that came from elsewhere. It is taken over, unless it is refused with
+  // INVALID_ARGUMENT.
+  int socket = -1;
   // AF_INET or AF_INET6 to leave out the other one's addresses.
   int family = 0;
   // Where from.
@@ -50,6 +53,7 @@ struct Connected {
 namespace internal {
 
 Task<absl::StatusOr<Connected<>>> Connect(EventLoop& loop, ProtocolFactory factory, const ConnectOptions& options);
+Task<absl::StatusOr<Connected<>>> ConnectGiven(EventLoop& loop, ProtocolFactory factory, int fd);
 
 template <class P>
 Task<absl::StatusOr<Connected<P>>> ConnectTyped(Task<absl::StatusOr<Connected<>>> connecting) {
@@ -70,6 +74,14 @@ template <class Factory>
 auto CreateConnection(EventLoop& loop, Factory factory, const ConnectOptions& options) {
   using P = typename std::invoke_result_t<Factory&>::element_type;
   return internal::ConnectTyped<P>(internal::Connect(loop, ProtocolFactory(std::move(factory)), options));
+}
+
+// Makes a transport and a protocol for `fd`, a connection that was accepted elsewhere: by a library, or by a process that
+// passed it on. `fd` is taken over, unless it is refused with INVALID_ARGUMENT: it is no stream socket (C-CON-09).
+template <class Factory>
+auto ConnectAcceptedSocket(EventLoop& loop, Factory factory, int fd) {
+  using P = typename std::invoke_result_t<Factory&>::element_type;
+  return internal::ConnectTyped<P>(internal::ConnectGiven(loop, ProtocolFactory(std::move(factory)), fd));
 }
 
 }  // namespace troupe

@@ -88,6 +88,9 @@ class StreamServer::Listener final : public FdWatcher {
   std::string DescribeWatcher() const override { return absl::StrCat("<listener ", address_.ToString(), ">"); }
 
   void OnAccepted(int fd, const SocketAddress& peer) {
+    // The connection's: the factory may set what its protocol shall see.
+    Context context = server_->context_;
+    ContextScope scope(context);
     // The factory may close or destroy the server, and itself with it.
     const std::shared_ptr<ProtocolFactory> factory = server_->factory_;
     std::unique_ptr<BaseProtocol> protocol;
@@ -192,8 +195,28 @@ absl::Status StreamServer::Bind(const SocketAddress& address) {
   return absl::OkStatus();
 }
 
+absl::Status StreamServer::Adopt(const std::vector<int>& sockets) {
+  for (auto it = sockets.begin(); it != sockets.end(); ++it) {
+    RETURN_IF_ERROR(internal::AdoptStreamSocket(loop_.os(), *it));
+    if (std::find(sockets.begin(), it, *it) != it) {
+      return absl::InvalidArgumentError(absl::StrCat("the socket ", *it, " was given twice"));
+    }
+  }
+  absl::Status first_error;
+  for (const int fd : sockets) {
+    SocketAddress bound;
+    if (const int result = loop_.os().LocalAddress(fd, &bound); result != 0) {
+      first_error.Update(OsError(result, "getsockname"));
+    }
+    listeners_.push_back(std::make_unique<Listener>(*this, fd, bound));
+    addresses_.push_back(bound);
+  }
+  return first_error;
+}
+
 absl::Status StreamServer::Listen() {
   if (serving_) return absl::OkStatus();
+  context_ = Context::Current().WithoutDeadline();
   for (const auto& listener : listeners_) {
     if (const int result = loop_.os().Listen(listener->fd(), backlog_); result != 0) {
       return OsError(result, absl::StrCat("listen on ", listener->address().ToString()));
@@ -301,7 +324,11 @@ std::string StreamServer::DebugString() const {
 
 Task<absl::StatusOr<std::unique_ptr<StreamServer>>> BuildServer(EventLoop& loop, ProtocolFactory factory,
                                                                 StreamServerOptions options) {
-  if (options.listen.empty()) co_return absl::InvalidArgumentError("no address to listen on was specified");
+  if (options.listen.empty() == options.sockets.empty()) {
+    co_return absl::InvalidArgumentError(options.listen.empty()
+                                             ? "Neither listen nor sockets were specified"
+                                             : "listen and sockets cannot be specified at the same time");
+  }
   if (options.backlog < 1) {
     co_return absl::InvalidArgumentError(absl::StrCat("backlog must be at least 1, got ", options.backlog));
   }
@@ -324,6 +351,7 @@ Task<absl::StatusOr<std::unique_ptr<StreamServer>>> BuildServer(EventLoop& loop,
     }
   }
   std::unique_ptr<StreamServer> server(new StreamServer(loop, std::move(factory), options));
+  CO_RETURN_IF_ERROR(server->Adopt(options.sockets));
   absl::Status skipped;
   for (const SocketAddress& address : addresses) {
     const absl::Status bound = server->Bind(address);

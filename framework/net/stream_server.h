@@ -27,6 +27,7 @@
 #include "troupe/base/counter.h"
 #include "troupe/base/intrusive_list.h"
 #include "troupe/base/socket_address.h"
+#include "troupe/loop/context.h"
 #include "troupe/loop/event_loop.h"
 #include "troupe/net/internal/byte_transport.h"
 #include "troupe/net/internal/occurrence.h"
@@ -39,6 +40,9 @@ struct StreamServerOptions {
   // "127.0.0.1:7000", "[::1]:0", "localhost:http", ":7000" (all interfaces), "unix:/path", "unix-abstract:name". A name
   // is bound at all its addresses, equal ones once. Port 0 takes a free one: see addresses().
   std::vector<std::string> listen = {};
+  // Instead of `listen`: bound stream sockets, TCP or Unix, that came from elsewhere (a process manager, a process that
+  // is being replaced). They are taken over, unless one of them is refused with INVALID_ARGUMENT.
+  std::vector<int> sockets = {};
   // Connections that may wait to be accepted, and the most that are accepted in one go (C-CSV-10, C-ACC-01).
   int backlog = 100;
   bool reuse_address = true;
@@ -94,6 +98,8 @@ class StreamServer final : private internal::TransportOwner {
   StreamServer(EventLoop& loop, ProtocolFactory factory, const StreamServerOptions& options);
 
   absl::Status Bind(const SocketAddress& address);
+  // Sockets that came from elsewhere. INVALID_ARGUMENT: none has been taken over.
+  absl::Status Adopt(const std::vector<int>& sockets);
   absl::Status Listen();
   // Takes `fd` over.
   void AddConnection(int fd, const SocketAddress& peer, std::unique_ptr<BaseProtocol> protocol);
@@ -108,6 +114,7 @@ class StreamServer final : private internal::TransportOwner {
   const bool reuse_address_;
   const bool reuse_port_;
   size_t connections_max_;
+  Context context_;  // in force where it began to listen; each connection gets a copy
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::vector<SocketAddress> addresses_;
   IntrusiveList<internal::ByteTransport, internal::TransportOwner> connections_;  // owned

@@ -2,10 +2,12 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/socket.h>
 
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "troupe/base/os_error.h"
 
 namespace troupe {
 namespace internal {
@@ -44,6 +46,13 @@ std::string StreamTransport::DescribeDevice() const {
   if (local_.family() != AF_UNSPEC) absl::StrAppend(&text, " ", local_.ToString());
   if (peer_.family() != AF_UNSPEC) absl::StrAppend(&text, " -> ", peer_.ToString());
   return text;
+}
+
+absl::Status AdoptStreamSocket(Os& os, int fd) {
+  const int family = os.AdoptSocket(fd, SOCK_STREAM);
+  if (family >= 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("A Stream Socket was expected, got descriptor ", fd, ": ", ErrnoText(-family)));
 }
 
 }  // namespace internal

@@ -11,6 +11,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "troupe/base/socket_address.h"
 #include "troupe/loop/event_loop.h"
@@ -18,6 +19,7 @@
 #include "troupe/net/internal/byte_transport.h"
 #include "troupe/net/protocol.h"
 #include "troupe/net/transport.h"
+#include "troupe/os/os.h"
 
 namespace troupe {
 namespace internal {
@@ -50,6 +52,10 @@ class StreamTransport final : public ByteTransport, private FdWatcher {
   SocketAddress peer_;
   bool open_ = true;
 };
+
+// Makes sure that `fd`, which came from elsewhere, is a stream socket, and makes it non-blocking. INVALID_ARGUMENT: it is
+// not, and stays as it was.
+absl::Status AdoptStreamSocket(Os& os, int fd);
 
 }  // namespace internal
 

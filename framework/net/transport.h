@@ -6,6 +6,9 @@
 //
 // Life:      made -> (Write | PauseReading | ...)* -> Close or Abort or lost -> ConnectionLost -> inert -> destroyed
 // Threading: the loop's. No callback of the protocol comes inside a call to its transport, but PauseWriting.
+// Context:   callbacks run in the one that was in force where the transport was made (for a server's connections: where
+//            it began to listen), less its deadline; each transport has its own copy, and what a callback sets there the
+//            next one sees. PauseWriting runs in the writer's.
 // Lifetime:  owned through a TransportPtr, which may be dropped at any time, also in a callback of the protocol: that
 //            aborts a connection which is not closed yet, with a warning (C-TRN-13); ConnectionLost still follows, from
 //            the loop, and then the transport and its protocol are destroyed.

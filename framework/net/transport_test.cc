@@ -10,6 +10,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -18,6 +19,8 @@
 #include "gtest/gtest.h"
 #include "troupe/async/task.h"
 #include "troupe/base/errors.h"
+#include "troupe/loop/context.h"
+#include "troupe/loop/loop_testing.h"
 #include "troupe/net/internal/recording_protocol.h"
 #include "troupe/net/memory_transport.h"
 #include "troupe/net/stream_transport.h"
@@ -36,7 +39,7 @@ using ::testing::StartsWith;
 
 enum class Device { kMemory, kMemoryInBits, kSimulated, kPosix };
 
-class TransportTest : public ::testing::TestWithParam<Device> {
+class TransportTest : public ::testing::TestWithParam<std::tuple<Device, Polling>> {
  protected:
   TransportTest() {
     loop_->SetExceptionHandler([this](EventLoop&, const ExceptionContext& context) {
@@ -54,15 +57,22 @@ class TransportTest : public ::testing::TestWithParam<Device> {
     EXPECT_THAT(sim_.OpenDescriptors(), IsEmpty());
   }
 
-  bool posix() const { return GetParam() == Device::kPosix; }
+  static Device device() { return std::get<Device>(GetParam()); }
+  static bool posix() { return device() == Device::kPosix; }
+  static bool memory() { return device() == Device::kMemory || device() == Device::kMemoryInBits; }
+  std::unique_ptr<EventLoop> NewLoop() {
+    return std::make_unique<EventLoop>(
+        posix() ? PosixOs::Get() : sim_,
+        EventLoopOptions{.strict_polling = std::get<Polling>(GetParam()) == Polling::kStrict});
+  }
   // More than the device and the high mark hold together.
-  size_t Many() const { return posix() ? 4 << 20 : GetParam() == Device::kMemoryInBits ? 80 << 10 : 300 << 10; }
+  static size_t Many() { return posix() ? 4 << 20 : device() == Device::kMemoryInBits ? 80 << 10 : 300 << 10; }
 
   // Connects the protocols; ConnectionMade is queued.
   void Connect(std::unique_ptr<BaseProtocol> first, std::unique_ptr<BaseProtocol> second) {
-    if (GetParam() == Device::kMemory || GetParam() == Device::kMemoryInBits) {
+    if (memory()) {
       MemoryTransportOptions options;
-      if (GetParam() == Device::kMemoryInBits) options = {.pipe_bytes_max = 1000, .delivery_bytes_max = 3};
+      if (device() == Device::kMemoryInBits) options = {.pipe_bytes_max = 1000, .delivery_bytes_max = 3};
       auto pair = MakeMemoryPair(*loop_, std::move(first), std::move(second), options);
       first_ = std::move(pair.first);
       second_ = std::move(pair.second);
@@ -103,20 +113,23 @@ class TransportTest : public ::testing::TestWithParam<Device> {
   size_t Progress() const { return a_.log.size() + b_.log.size() + a_.received + b_.received; }
 
   testing::SimOs sim_;
-  std::unique_ptr<EventLoop> loop_ = std::make_unique<EventLoop>(posix() ? PosixOs::Get() : sim_);
+  std::unique_ptr<EventLoop> loop_ = NewLoop();
   Recording a_, b_;
   TransportPtr first_, second_;
   std::vector<std::string> reports_;
   ExceptionContext last_report_;
 };
 
-std::string NameOf(const ::testing::TestParamInfo<Device>& info) {
+std::string NameOf(const ::testing::TestParamInfo<TransportTest::ParamType>& info) {
   constexpr const char* kNames[] = {"Memory", "MemoryInBits", "Simulated", "Posix"};
-  return kNames[static_cast<int>(info.param)];
+  return absl::StrCat(kNames[static_cast<int>(std::get<Device>(info.param))],
+                      std::get<Polling>(info.param) == Polling::kStrict ? "Strict" : "Shared");
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, TransportTest,
-                         ::testing::Values(Device::kMemory, Device::kMemoryInBits, Device::kSimulated, Device::kPosix),
+                         ::testing::Combine(::testing::Values(Device::kMemory, Device::kMemoryInBits,
+                                                              Device::kSimulated, Device::kPosix),
+                                            ::testing::Values(Polling::kStrict, Polling::kShared)),
                          NameOf);
 
 // ---------------------------------------------------------------------------------------------------- life cycle
@@ -296,8 +309,7 @@ TEST_P(TransportTest, AbortInEveryCallbackEndsOnce) {
 // C-TRN-03
 TEST_P(TransportTest, TheDescriptorGoesWithTheConnection) {
   ConnectAndSettle();
-  const bool socket = GetParam() == Device::kSimulated || posix();
-  EXPECT_EQ(first_->descriptor() >= 0, socket);
+  EXPECT_EQ(first_->descriptor() >= 0, !memory());
   first_->Close();
   Settle();
   EXPECT_EQ(first_->descriptor(), -1);
@@ -405,7 +417,7 @@ TEST_P(TransportTest, TransportsMayOutliveTheirLoopsRun) {
   second_.reset();
   EXPECT_EQ(a_.alive, 0);
   EXPECT_EQ(b_.alive, 0);
-  loop_ = std::make_unique<EventLoop>(posix() ? PosixOs::Get() : sim_);
+  loop_ = NewLoop();
 }
 
 TEST_P(TransportTest, DroppedAndUnfinishedWhenTheLoopClosesTheyAreFreed) {
@@ -415,7 +427,7 @@ TEST_P(TransportTest, DroppedAndUnfinishedWhenTheLoopClosesTheyAreFreed) {
   EXPECT_EQ(a_.alive, 0);
   second_.reset();
   EXPECT_EQ(b_.alive, 0);
-  loop_ = std::make_unique<EventLoop>(posix() ? PosixOs::Get() : sim_);
+  loop_ = NewLoop();
 }
 
 Task<void> WaitClosed(Transport& transport, std::vector<std::string>& log, std::string name) {
@@ -449,6 +461,58 @@ TEST_P(TransportTest, ClosedReturnsWhenTheTransportIsDropped) {
   first_.reset();
   loop_->RunUntilComplete(task);
   EXPECT_THAT(log, ElementsAre("closed"));
+}
+
+// ---------------------------------------------------------------------------------------------------- context
+
+ContextVar<std::string> name("nobody");
+
+// C-LOOP-39: where it was made, less the deadline; each transport has its own, from one callback to the next.
+TEST_P(TransportTest, CallbacksRunInTheContextInWhichTheTransportWasMade) {
+  std::vector<std::string> seen;
+  const auto note = [&](const char* callback) {
+    seen.push_back(absl::StrCat(callback, " ", name.Get()));
+    EXPECT_TRUE(Context::Current().deadline().is_infinite());
+  };
+  a_.on_made = [&](Transport&) {
+    note("made");
+    name.Set("maker, told");
+  };
+  a_.on_data = [&](Transport&, absl::Span<const char>) { note("data"); };
+  a_.on_eof = [&](Transport&) { note("eof"); };
+  a_.on_pause = [&](Transport&) { note("pause"); };
+  a_.on_resume = [&](Transport&) { note("resume"); };
+  a_.on_lost = [&](Transport&) { note("lost"); };
+  a_.keep_open = true;
+  b_.on_made = [&](Transport&) { EXPECT_EQ(name.Get(), "maker"); };
+  Context context = Context().WithDeadline(loop_->Time() + absl::Hours(1));
+  context.Run([&] {
+    name.Set("maker");
+    Connect();
+    EXPECT_EQ(name.Get(), "maker");
+  });
+  Settle();
+  second_->PauseReading();
+  context.Run([&] {
+    name.Set("writer");
+    // Inside this call, so in this context.
+    a_.on_pause = [&](Transport&) { seen.push_back(absl::StrCat("pause ", name.Get())); };
+    first_->Write(std::string(Many(), 'x'));
+  });
+  second_->ResumeReading();
+  Settle();
+  second_->Write("y");
+  Settle();
+  second_->WriteEof();
+  Settle();
+  context.Run([&] {
+    name.Set("closer");
+    first_->Close();
+  });
+  Settle();
+  EXPECT_THAT(seen, ElementsAre("made maker", "pause writer", "resume maker, told", "data maker, told",
+                                "eof maker, told", "lost maker, told"));
+  EXPECT_EQ(name.Get(), "nobody");
 }
 
 // ---------------------------------------------------------------------------------------------------- reading
@@ -855,7 +919,7 @@ TEST_P(TransportTest, PausesInTheWriteThatCrossesTheHighMarkAndResumesAtTheLowOn
 TEST_P(TransportTest, PauseAndResumeAlternateStrictly) {
   ConnectAndSettle();
   int rounds = 0;
-  const auto fill = [&, this](Transport& transport) {
+  const auto fill = [&](Transport& transport) {
     if (++rounds > 5) return;
     transport.Write(std::string(Many(), 'x'));
   };

@@ -113,6 +113,10 @@ class Os {
   // ---- sockets. `family`, `type`: as socket(2).
   virtual int Socket(int family, int type) = 0;  // EMFILE ENFILE ENOMEM EAFNOSUPPORT EACCES
   virtual int SocketPair(int family, int type, int fds[2]) = 0;
+  // Takes in a socket that came from elsewhere: inherited, passed over a Unix socket, made by a library. Gives its family;
+  // it is non-blocking and close-on-exec from then on. EBADF ENOTSOCK, ESOCKTNOSUPPORT (it is of another type),
+  // EAFNOSUPPORT (its family is none of AF_INET, AF_INET6, AF_UNIX): then nothing of it has changed.
+  virtual int AdoptSocket(int fd, int type) = 0;
   virtual int SetSocketOption(int fd, int level, int name, int value) = 0;
   virtual int Bind(int fd, const SocketAddress& address) = 0;  // EADDRINUSE EADDRNOTAVAIL EACCES EINVAL
   virtual int Listen(int fd, int backlog) = 0;

@@ -1,6 +1,7 @@
 #include "troupe/os/posix_os.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <signal.h>
@@ -17,6 +18,7 @@
 #include <iterator>
 #include <limits>
 #include <memory>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
@@ -118,6 +120,19 @@ class PosixOsImpl final : public Os {
 
   int SocketPair(int family, int type, int fds[2]) override {
     return Retry([&] { return socketpair(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds); });
+  }
+
+  int AdoptSocket(int fd, int type) override {
+    int found_type = 0, family = 0;
+    for (const auto& [name, value] : {std::pair(SO_TYPE, &found_type), std::pair(SO_DOMAIN, &family)}) {
+      socklen_t length = sizeof(*value);
+      if (getsockopt(fd, SOL_SOCKET, name, value, &length) != 0) return -errno;
+    }
+    if (found_type != type) return -ESOCKTNOSUPPORT;
+    if (family != AF_INET && family != AF_INET6 && family != AF_UNIX) return -EAFNOSUPPORT;
+    const int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) return -errno;
+    return family;
   }
 
   int SetSocketOption(int fd, int level, int name, int value) override {

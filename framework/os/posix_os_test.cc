@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <condition_variable>
@@ -29,6 +30,7 @@ void ExpectNonBlockingAndCloseOnExec(int fd) {
   EXPECT_NE(fcntl(fd, F_GETFD) & FD_CLOEXEC, 0) << fd;
 }
 
+// P-6
 TEST(PosixOs, EveryDescriptorIsNonBlockingAndCloseOnExec) {
   const int listener = os().Socket(AF_INET, SOCK_STREAM);
   ExpectNonBlockingAndCloseOnExec(listener);
@@ -49,6 +51,24 @@ TEST(PosixOs, EveryDescriptorIsNonBlockingAndCloseOnExec) {
   ExpectNonBlockingAndCloseOnExec(pair[0]);
   ExpectNonBlockingAndCloseOnExec(pair[1]);
   for (int fd : {listener, client, accepted, pair[0], pair[1]}) EXPECT_EQ(os().Close(fd), 0);
+}
+
+TEST(PosixOs, ASocketFromElsewhereIsMadeNonBlockingAndCloseOnExecOthersAreLeftAsTheyAre) {
+  const int blocking = socket(AF_UNIX, SOCK_STREAM, 0);
+  EXPECT_EQ(os().AdoptSocket(blocking, SOCK_STREAM), AF_UNIX);
+  ExpectNonBlockingAndCloseOnExec(blocking);
+  const int datagrams = socket(AF_INET, SOCK_DGRAM, 0);
+  EXPECT_EQ(os().AdoptSocket(datagrams, SOCK_STREAM), -ESOCKTNOSUPPORT);
+  const int netlink = socket(AF_NETLINK, SOCK_DGRAM, 0);
+  EXPECT_EQ(os().AdoptSocket(netlink, SOCK_DGRAM), -EAFNOSUPPORT);
+  int pipes[2];
+  ASSERT_EQ(pipe(pipes), 0);
+  EXPECT_EQ(os().AdoptSocket(pipes[0], SOCK_STREAM), -ENOTSOCK);
+  for (const int fd : {datagrams, netlink, pipes[0]}) {
+    EXPECT_EQ(fcntl(fd, F_GETFL) & O_NONBLOCK, 0);
+    EXPECT_EQ(fcntl(fd, F_GETFD) & FD_CLOEXEC, 0);
+  }
+  for (const int fd : {blocking, datagrams, netlink, pipes[0], pipes[1]}) EXPECT_EQ(os().Close(fd), 0);
 }
 
 TEST(PosixOs, WakeFromAnotherThreadEndsAnInfiniteWait) {

@@ -540,6 +540,17 @@ TEST_P(OsContract, OptionsThatDoNotFitAreRefused) {
   Close({tcp, local});
 }
 
+TEST_P(OsContract, ASocketFromElsewhereIsTakenInWhenItIsOfTheTypeAskedFor) {
+  for (const int family : {AF_INET, AF_INET6, AF_UNIX}) {
+    const int fd = os().Socket(family, SOCK_STREAM);
+    EXPECT_EQ(os().AdoptSocket(fd, SOCK_STREAM), family);
+    EXPECT_EQ(os().AdoptSocket(fd, SOCK_STREAM), family) << "again";
+    EXPECT_EQ(os().AdoptSocket(fd, SOCK_DGRAM), -ESOCKTNOSUPPORT);
+    Close({fd});
+    EXPECT_EQ(os().AdoptSocket(fd, SOCK_STREAM), -EBADF);
+  }
+}
+
 TEST_P(OsContract, AClosedDescriptorIsBad) {
   const int fd = os().Socket(AF_INET, SOCK_STREAM);
   Close({fd});

@@ -157,6 +157,7 @@ class SimSocket {
   SimSocket& operator=(const SimSocket&) = delete;
   ~SimSocket();  // close(2): what was sent still arrives
 
+  int family() const { return family_; }
   int SetOption(int level, int name, int value);
   int GetOption(int level, int name, int* value) const;
   int Bind(const SocketAddress& address);

@@ -216,6 +216,12 @@ int SimOs::SocketPair(int family, int type, int fds[2]) {
   return 0;
 }
 
+int SimOs::AdoptSocket(int fd, int type) {
+  SimSocket* socket = nullptr;
+  if (const int error = Begin("AdoptSocket", fd, &socket); error != 0) return error;
+  return type == SOCK_STREAM ? socket->family() : -ESOCKTNOSUPPORT;
+}
+
 int SimOs::SetSocketOption(int fd, int level, int name, int value) {
   SimSocket* socket = nullptr;
   if (const int error = Begin("SetSocketOption", fd, &socket); error != 0) return error;

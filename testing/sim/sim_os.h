@@ -114,6 +114,7 @@ class SimOs final : public Os {
   std::unique_ptr<WorkerPool> NewWorkerPool(int threads_max, absl::string_view name) override;
   int Socket(int family, int type) override;
   int SocketPair(int family, int type, int fds[2]) override;
+  int AdoptSocket(int fd, int type) override;
   int SetSocketOption(int fd, int level, int name, int value) override;
   int Bind(int fd, const SocketAddress& address) override;
   int Listen(int fd, int backlog) override;

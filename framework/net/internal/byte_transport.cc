@@ -18,6 +18,7 @@
 #include "troupe/async/task.h"
 #include "troupe/base/errors.h"
 #include "troupe/base/os_error.h"
+#include "troupe/loop/context.h"
 #include "troupe/loop/event_loop.h"
 #include "troupe/loop/exception_context.h"
 #include "troupe/net/internal/read_buffer.h"
@@ -42,7 +43,11 @@ std::string TypeName(const std::type_info& type) {
 // ---------------------------------------------------------------------------------------------------- life
 
 ByteTransport::ByteTransport(EventLoop& loop, const char* kind, std::unique_ptr<BaseProtocol> protocol)
-    : loop_(loop), protocol_(std::move(protocol)), kind_(kind), buffered_protocol_(IsBuffered(*protocol_)) {
+    : loop_(loop),
+      context_(Context::Current().WithoutDeadline()),
+      protocol_(std::move(protocol)),
+      kind_(kind),
+      buffered_protocol_(IsBuffered(*protocol_)) {
   Attach(*protocol_, this);
 }
 
@@ -65,6 +70,7 @@ void ByteTransport::Run() {
 }
 
 void ByteTransport::DeliverMade() {
+  ContextScope scope(context_);
   connection_made_ = true;
   // Also when a report leaves by Fatal.
   const absl::Cleanup finish = [this] {
@@ -81,6 +87,7 @@ void ByteTransport::DeliverMade() {
 }
 
 void ByteTransport::DeliverLost() {
+  ContextScope scope(context_);
   // Comes before a report, which may leave by Fatal.
   const auto finish = [this] {
     DeviceClose();
@@ -192,7 +199,7 @@ void ByteTransport::Watch() {
     if (!buffer_.empty()) interest |= kWritable;
   }
   const int result = DeviceWatch(interest);
-  if (result < 0 && interest != 0) EndByOs(result, "watch");
+  if (result < 0 && conn_lost_ == 0) EndByOs(result, "watch");
 }
 
 // ---------------------------------------------------------------------------------------------------- reading
@@ -210,6 +217,7 @@ void ByteTransport::ResumeReading() {
 }
 
 void ByteTransport::OnReadable() {
+  ContextScope scope(context_);
   if (buffered_protocol_) return ReceiveBuffered();
   ReadBuffer buffer;
   const int64_t result = DeviceReceive(buffer.span());
@@ -349,6 +357,7 @@ void ByteTransport::Writev(absl::Span<const absl::Span<const char>> pieces) {
 }
 
 void ByteTransport::OnWritable() {
+  ContextScope scope(context_);
   if (!SendBuffered()) return;
   MaybeResume();
   // ResumeWriting may have written more, or ended the connection.

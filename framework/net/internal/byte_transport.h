@@ -25,6 +25,7 @@
 #include "troupe/base/byte_queue.h"
 #include "troupe/base/intrusive_list.h"
 #include "troupe/base/socket_address.h"
+#include "troupe/loop/context.h"
 #include "troupe/loop/runnable.h"
 #include "troupe/net/internal/occurrence.h"
 #include "troupe/net/transport.h"
@@ -131,6 +132,7 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
   void ReportException(std::string message);
 
   EventLoop& loop_;
+  Context context_;  // the protocol's: what one callback sets, the next one sees
   std::unique_ptr<BaseProtocol> protocol_;
   TransportOwner* owner_ = nullptr;
   const char* const kind_;
