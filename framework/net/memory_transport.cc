@@ -10,6 +10,7 @@
 #include "troupe/base/socket_address.h"
 #include "troupe/loop/runnable.h"
 #include "troupe/net/internal/byte_transport.h"
+#include "troupe/os/io_limit.h"
 
 namespace troupe {
 namespace {
@@ -55,6 +56,7 @@ class MemoryTransport final : public internal::ByteTransport {
     if (other_ == nullptr) return -EPIPE;
     size_t room = other_->Room();
     if (room == 0) return -EAGAIN;
+    room = std::min(room, io_limit_.Next());
     int64_t sent = 0;
     for (const iovec& piece : pieces) {
       const size_t n = std::min(room, piece.iov_len);
@@ -67,7 +69,7 @@ class MemoryTransport final : public internal::ByteTransport {
   }
 
   int64_t DeviceReceive(absl::Span<char> bytes) override {
-    const size_t n = std::min({bytes.size(), inbox_.size(), options_.delivery_bytes_max});
+    const size_t n = std::min({bytes.size(), inbox_.size(), options_.delivery_bytes_max, io_limit_.Next()});
     if (n == 0) {
       if (reset_) return -ECONNRESET;
       return inbox_ended_ ? 0 : -EAGAIN;
@@ -118,6 +120,7 @@ class MemoryTransport final : public internal::ByteTransport {
   const char* const name_;
   const MemoryTransportOptions options_;
   const SocketAddress nowhere_;
+  IoLimit io_limit_ = IoLimit::FromEnvironment();
   MemoryTransport* other_ = nullptr;  // null once either end has closed
   ByteQueue inbox_;                   // under way to this end
   bool inbox_ended_ = false;

@@ -48,6 +48,7 @@ class WarningCount final : public google::LogSink {
 class StreamTransportTest : public LoopTest {
  protected:
   StreamTransportTest() {
+    os_.SetIoLimits({});  // this is about what becomes of single calls
     int fds[2];
     EXPECT_EQ(os_.SocketPair(AF_UNIX, SOCK_STREAM, fds), 0);
     transport_ = MakeStreamTransport(loop_, fds[0], a_.NewProtocol());

@@ -20,6 +20,7 @@
 #include "troupe/base/errors.h"
 #include "troupe/base/os_error.h"
 #include "troupe/base/status_macros.h"
+#include "troupe/os/io_limit.h"
 #include "troupe/testing/sim/sim_poller.h"
 #include "troupe/testing/sim/sim_worker_pool.h"
 
@@ -62,6 +63,8 @@ SimOs::SimOs(std::unique_ptr<SimKernel> own, SimKernel* kernel, SimHostOptions o
       random_(kernel_.ForkRandom()),
       io_random_(kernel_.ForkRandom()),
       wall_at_zero_(options_.wall_start) {
+  const troupe::IoLimit& limit = troupe::IoLimit::FromEnvironment();
+  io_limits_ = {.recv_bytes_max = limit.bytes_max(), .send_bytes_max = limit.bytes_max(), .random = limit.random()};
   number_ = kernel_.network().AddHost();
   options_ = Completed(std::move(options_), number_);
   kernel_.network().SetIps(number_, options_.ips);

@@ -52,7 +52,8 @@ struct SimHostOptions {
   absl::Duration worker_latency = absl::Microseconds(20);  // from Submit to the start of the work
 };
 
-// How many bytes one Recv or Send may move; 0: as many as there are. The socket stays ready for the rest.
+// How many bytes one Recv or Send may move; 0: as many as there are. The socket stays ready for the rest. Unless a test
+// sets them, they are those of TROUPE_IO_BYTES_MAX (troupe/os/io_limit.h), drawn from the host's seed.
 struct SimIoLimits {
   size_t recv_bytes_max = 0;
   size_t send_bytes_max = 0;
