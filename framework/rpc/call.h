@@ -7,12 +7,26 @@
 #ifndef TROUPE_RPC_CALL_H_
 #define TROUPE_RPC_CALL_H_
 
+#include "troupe/base/intrusive_list.h"
 #include "troupe/base/monotonic_time.h"
 #include "troupe/rpc/connection.h"
 #include "troupe/rpc/metadata.h"
 #include "troupe/rpc/method.h"
 
 namespace troupe {
+
+namespace internal {
+
+// Told once, when the server begins to drain. Destroyed, it is told nothing.
+class DrainWatcher : public ListNode<DrainWatcher> {
+ public:
+  virtual void OnDraining() = 0;
+
+ protected:
+  ~DrainWatcher() = default;
+};
+
+}  // namespace internal
 
 class Call {
  public:
@@ -29,8 +43,10 @@ class Call {
   // The caller has gone: cancelled, its deadline passed, or its connection was lost. The handler hears of it as
   // Cancelled at its co_await.
   bool cancelled() const { return cancelled_; }
-  // The server drains: long streams should come to an end.
+  // The server drains: long streams should come to an end. UntilDraining (rpc/until_draining.h) waits for it.
   virtual bool draining() const = 0;
+  // For UntilDraining. REQUIRES: !draining().
+  virtual void WatchDraining(internal::DrainWatcher& watcher) = 0;
   virtual Connection& connection() = 0;
 
  protected:

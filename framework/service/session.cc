@@ -136,6 +136,7 @@ void Session::Receive(absl::Span<const char> data) {
     CloseWith(received);
   }
   FlushSoon();
+  if (draining_) MaybeCloseIdle();  // it may have been the peer's credit for the last of a reply
 }
 
 void Session::Detect(absl::Span<const char> data) {
@@ -235,6 +236,7 @@ void Session::Drain() {
     codec_->SendGoAway(absl::OkStatus());
     FlushSoon();
   }
+  while (!drain_watchers_.empty()) drain_watchers_.PopFront().OnDraining();
   MaybeCloseIdle();
 }
 
@@ -322,6 +324,7 @@ void Session::MaybeCloseIdle() {
   if (!draining_ || in_flight_ > 0) return;
   if (state_ == State::kClosing || state_ == State::kLost) return;
   if (!client_calls_.empty() || !waiting_.empty()) return;
+  if (codec_ != nullptr && codec_->open_calls() > 0) return;  // a reply waits for the peer's credit
   state_ = State::kClosing;
   CloseTransport();
 }

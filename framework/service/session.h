@@ -32,6 +32,7 @@
 #include "troupe/loop/timer_heap.h"
 #include "troupe/net/protocol.h"
 #include "troupe/net/transport.h"
+#include "troupe/rpc/call.h"
 #include "troupe/rpc/connection.h"
 #include "troupe/service/service_table.h"
 #include "troupe/wire/codec.h"
@@ -84,7 +85,8 @@ class Session final : public Connection, public ListNode<Session>, private Codec
   void set_on_ended(absl::AnyInvocable<void(Session&)> on_ended) { on_ended_ = std::move(on_ended); }
 
   // ---- the end
-  // Tells the peer to open no more calls; ends by itself when those in flight have ended.
+  // Tells the peer to open no more calls; ends by itself when those in flight have ended and the peer has what was
+  // answered.
   void Drain();
   // Ends the streams in flight with `why`; unary calls go on.
   void EndStreams(const absl::Status& why);
@@ -222,6 +224,8 @@ class Session final : public Connection, public ListNode<Session>, private Codec
   IntrusiveList<internal::SessionClientCall, InFlight> client_calls_;
   IntrusiveList<internal::SessionClientCall, Pending> waiting_;  // for the peer to grant room
   size_t waiting_count_ = 0;
+
+  IntrusiveList<internal::DrainWatcher, internal::DrainWatcher> drain_watchers_;
 
   std::vector<std::unique_ptr<Actor>> actors_;  // by ServedMethod::actor; empty until one is made
   std::vector<uint32_t> actor_order_;           // in which they were made

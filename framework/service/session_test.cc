@@ -9,10 +9,12 @@
 #include <vector>
 
 #include "echo/v1/echo.troupe.h"
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "troupe/async/sleep.h"
 #include "troupe/base/errors.h"
+#include "troupe/rpc/until_draining.h"
 #include "troupe/service/server.h"
 #include "troupe/testing/in_process.h"
 #include "troupe/testing/matchers.h"
@@ -497,6 +499,95 @@ TEST_P(SessionTest, ADrainEndsStreamsAfterFiveSeconds) {
   EXPECT_FALSE(service().Run([&] { return chat.Read(response); }));
   EXPECT_THAT(service().Run([&] { return chat.Finish(); }), StatusIs(absl::StatusCode::kUnavailable));
   EXPECT_EQ(service().loop().Time() - start, absl::Seconds(5));
+}
+
+TEST_P(SessionTest, ADrainEndsAtOnceAStreamThatWatchesForIt) {
+  script_.expand = [this](const ExpandRequest&, Writer<ExpandResponse>, Call& call) -> Status {
+    Status sleep = SleepsLong(script_.log);
+    co_return co_await UntilDraining(call, std::move(sleep));
+  };
+  auto reader = stub().Expand(ExpandRequest());
+  service().Advance(absl::Seconds(1));
+  const MonotonicTime start = service().loop().Time();
+  service().server().Drain();
+  EXPECT_THAT(service().Run([&] { return reader.Finish(); }),
+              StatusIs(absl::StatusCode::kUnavailable, "the server is shutting down"));
+  service().Run(service().server().WaitClosed());
+  EXPECT_EQ(service().loop().Time(), start);
+  EXPECT_THAT(End(), ElementsAre("made", "ConnectionMade", "cancelled", "ConnectionLost OK", "destroyed"));
+}
+
+Task<absl::StatusOr<int>> GivesFiveWhenCancelled() {
+  try {
+    co_await Sleep(absl::Hours(1));
+  } catch (const Cancelled&) {  // has what it wanted
+  }
+  co_return 5;
+}
+
+TEST_P(SessionTest, UntilDrainingGivesWhatTheTaskGaveAndStartsNoneInADrain) {
+  std::vector<std::string>& log = script_.log;
+  script_.echo = [&log](const EchoRequest&, EchoResponse&, Call& call) -> Status {
+    const absl::Status done = co_await UntilDraining(call, Sleep(absl::Seconds(1)));
+    log.push_back(absl::StrCat("done: ", done.ToString()));
+    const absl::StatusOr<int> stubborn = co_await UntilDraining(call, GivesFiveWhenCancelled());
+    log.push_back(absl::StrCat("value: ", stubborn.value_or(0)));
+    const absl::StatusOr<int> late = co_await UntilDraining(call, GivesFiveWhenCancelled());
+    log.push_back(absl::StrCat("late: ", late.status().ToString()));
+    co_return absl::OkStatus();
+  };
+  Reply<EchoResponse> reply = stub().Echo(Request("x"));
+  service().Advance(absl::Seconds(2));
+  const MonotonicTime start = service().loop().Time();
+  service().server().Drain();
+  EXPECT_OK(service().Run(std::move(reply)));
+  EXPECT_EQ(service().loop().Time(), start);
+  EXPECT_THAT(End(), ElementsAre("made", "ConnectionMade", "done: OK", "value: 5",
+                                 "late: UNAVAILABLE: the server is shutting down", "ConnectionLost OK", "destroyed"));
+}
+
+TEST_P(SessionTest, ACallerThatCancelsEndsWhatWaitsForADrain) {
+  script_.echo = [this](const EchoRequest&, EchoResponse&, Call& call) -> Status {
+    Status sleep = SleepsLong(script_.log);
+    co_return co_await UntilDraining(call, std::move(sleep));
+  };
+  {
+    Reply<EchoResponse> reply = stub().Echo(Request("x"));
+    service().Advance(absl::Seconds(1));
+  }
+  service().Advance(absl::Seconds(1));
+  EXPECT_EQ(service().server().calls_in_flight(), 0u);
+  EXPECT_THAT(End(), ElementsAre("made", "ConnectionMade", "cancelled", "ConnectionLost OK", "destroyed"));
+}
+
+TEST_P(SessionTest, ADrainWaitsUntilTheLastReplyHasLeft) {
+  // More than the credit of a call: what waits for the rest of it is not lost by closing.
+  const size_t bytes = GetParam() > 7 ? 3 << 20 : 200 << 10;
+  script_.echo = [this, bytes](const EchoRequest&, EchoResponse& response, Call&) -> Status {
+    response.set_message(std::string(bytes, 'x'));
+    service().server().Drain();
+    co_return absl::OkStatus();
+  };
+  const absl::StatusOr<EchoResponse> got = service().Run(stub().Echo(Request("x")));
+  ASSERT_OK(got);
+  EXPECT_EQ(got->message().size(), bytes);
+  service().Run(service().server().WaitClosed());
+}
+
+TEST_P(SessionTest, ADrainDoesNotWaitForAClientThatTakesNoReply) {
+  script_.expand = [](const ExpandRequest&, Writer<ExpandResponse> writer, Call&) -> Status {
+    ExpandResponse response;
+    response.set_message(std::string(100'000, 'x'));
+    writer.WriteWithoutWaiting(response);
+    co_return absl::OkStatus();
+  };
+  auto reader = stub().Expand(ExpandRequest());  // is not read: the rest has no credit
+  service().Advance(absl::Seconds(1));
+  EXPECT_EQ(service().server().calls_in_flight(), 0u);
+  const MonotonicTime start = service().loop().Time();
+  service().server().Drain();
+  service().Run(service().server().WaitClosed());
+  EXPECT_LE(service().loop().Time() - start, absl::Seconds(30));
 }
 
 TEST_P(SessionTest, ADrainCancelsAfterItsTimeoutAndDestroysWhatIgnoresThat) {

@@ -12,6 +12,7 @@
 #include "services/kv/watcher.h"
 #include "troupe/async/task_group.h"
 #include "troupe/base/status_macros.h"
+#include "troupe/rpc/until_draining.h"
 
 namespace kv::v1 {
 namespace {
@@ -88,6 +89,17 @@ Task<absl::Status> CommitAndAnswer(AsyncStore& store, PutQueue& queue, Writer<Wa
   }
 }
 
+// Tells of every change, until the call is over.
+Task<absl::Status> TellAll(Watcher& watcher, Writer<WatchEvent> events) {
+  WatchEvent event;
+  while (true) {
+    CO_ASSIGN_OR_RETURN(const SharedChange change, co_await watcher.Next());
+    SetEvent(event, *change);
+    const bool more = co_await events.Write(event);
+    if (!more) co_return absl::CancelledError("the call is over");
+  }
+}
+
 }  // namespace
 
 Task<absl::Status> KeyValueService::Get(const GetRequest& request, GetResponse& response, Call&) {
@@ -136,14 +148,9 @@ Task<absl::Status> KeyValueService::List(const ListRequest& request, ListRespons
 Task<absl::Status> KeyValueService::Watch(const WatchRequest& request, Writer<WatchEvent> events, Call& call) {
   const int64_t after = request.has_after_revision() ? request.after_revision() : store_.feed().revision();
   Watcher watcher(store_, request.prefix(), after);
-  WatchEvent event;
-  while (!call.draining()) {
-    CO_ASSIGN_OR_RETURN(const SharedChange change, co_await watcher.Next());
-    SetEvent(event, *change);
-    const bool more = co_await events.Write(event);
-    if (!more) co_return absl::CancelledError("the call is over");
-  }
-  co_return absl::UnavailableError("the server is shutting down");
+  // A watch never ends by itself. Cut short anywhere it loses nothing: the client goes on after the last event it got.
+  Task<absl::Status> tell = TellAll(watcher, events);
+  co_return co_await troupe::UntilDraining(call, std::move(tell));
 }
 
 Task<absl::Status> KeyValueService::Load(Reader<PutRequest> puts, LoadSummary& summary, Call&) {

@@ -276,9 +276,25 @@ TEST_F(KeyValueServiceTest, AWatchEndsUnavailableWhenTheServerDrains) {
   auto events = stub().Watch(MakeWatch(""));
   Put("a", "1");
   EXPECT_EQ(NextEvent(events), "1:a=1");
+  const troupe::MonotonicTime start = server_.loop().Time();
   server_.server().Drain();
   EXPECT_EQ(NextEvent(events), "end");
   EXPECT_THAT(Run([&] { return events.Finish(); }), StatusIs(absl::StatusCode::kUnavailable));
+  Run(server_.server().WaitClosed());
+  EXPECT_EQ(server_.loop().Time(), start) << "a watch held the drain up";
+}
+
+TEST_F(KeyValueServiceTest, AWatchThatNobodyReadsHoldsNoDrainUp) {
+  auto events = stub().Watch(MakeWatch("", 0));
+  std::vector<Mutation> much;
+  for (int i = 0; i < 50; ++i) much.push_back({absl::StrCat("k", i), std::string(10'000, 'v')});
+  PutOnDisk(std::move(much));
+  Settle();
+  const troupe::MonotonicTime start = server_.loop().Time();
+  server_.server().Drain();
+  EXPECT_THAT(Run([&] { return events.Finish(); }), StatusIs(absl::StatusCode::kUnavailable));
+  Run(server_.server().WaitClosed());
+  EXPECT_EQ(server_.loop().Time(), start);
 }
 
 // ---- Load

@@ -60,6 +60,7 @@ class SessionServerCall final : public ServerCall,
   // ---- Call, CallCore
   Metadata& initial_metadata() override;
   bool draining() const override { return session_->draining(); }
+  void WatchDraining(DrainWatcher& watcher) override { session_->drain_watchers_.PushBack(watcher); }
   Connection& connection() override { return *session_; }
   bool Send(const google::protobuf::MessageLite& message) override;
 
