@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,6 +21,7 @@
 #include "services/kv/store.h"
 #include "services/kv/temporary_store.h"
 #include "services/testing/child_process.h"
+#include "troupe/async/sleep.h"
 #include "troupe/async/task.h"
 #include "troupe/async/task_group.h"
 #include "troupe/loop/event_loop.h"
@@ -293,6 +295,107 @@ TEST_F(LiveTest, SecondSigtermDoesNotWait) {
   EXPECT_TRUE(server->WaitForError("draining"));
   server->Signal(SIGTERM);
   EXPECT_EQ(server->Wait(), 128 + SIGTERM) << server->errors();
+}
+
+// ---- what clients and server know of the same calls
+
+// The client's journal; the server's is its database, where each put has made one revision.
+struct Journal {
+  std::map<std::string, int64_t> answered;  // key -> revision
+  std::set<std::string> refused;            // that the server said, or showed, it would not do
+};
+
+Task<void> PutOnce(KeyValueStub kv, std::string key, Journal& journal) {
+  PutRequest put;
+  put.set_key(key);
+  put.set_value("value");
+  const absl::StatusOr<PutResponse> response = co_await kv.Put(put);
+  if (response.ok()) {
+    journal.answered[key] = response->revision();
+  } else {
+    EXPECT_THAT(response, StatusIs(absl::StatusCode::kUnavailable));
+    journal.refused.insert(key);
+  }
+}
+
+// For a while after it was first refused, too.
+Task<void> KeepPutting(KeyValueStub kv, std::string name, Journal& journal) {
+  int refusals = 0;
+  for (int i = 0; refusals < 3; ++i) {
+    const std::string key = absl::StrCat(name, i);
+    co_await PutOnce(kv, key, journal);
+    if (journal.refused.contains(key)) ++refusals;
+  }
+}
+
+Task<void> SignalAfter(const Journal& journal, size_t answers, ChildProcess& server) {
+  while (journal.answered.size() < answers) co_await troupe::Sleep(absl::ZeroDuration());
+  server.Signal(SIGTERM);
+}
+
+Task<void> WatchToTheEnd(KeyValueStub kv) {
+  const WatchRequest all;
+  auto watch = kv.Watch(all);
+  WatchEvent event;
+  while (true) {
+    const bool more = co_await watch.Read(event);
+    if (!more) break;
+  }
+  const absl::Status end = co_await watch.Finish();
+  EXPECT_THAT(end, StatusIs(absl::StatusCode::kUnavailable));
+}
+
+Task<absl::Status> RunAll(std::vector<Task<void>> tasks) {
+  troupe::TaskGroup group;
+  for (Task<void>& task : tasks) group.Spawn(std::move(task));
+  co_return co_await group.Join();
+}
+
+TEST_F(LiveTest, SigtermWithTenThousandPutsInFlightLosesNoneAndRunsNoneTwice) {
+#if defined(__SANITIZE_ADDRESS__)
+  constexpr int kRounds = 4;  // each takes ten times as long
+#else
+  constexpr int kRounds = 20;
+#endif
+  constexpr int kChannels = 40, kPutsPerChannel = 250;
+  int64_t revision = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    auto server = StartServer();
+    Journal journal;
+    std::vector<std::unique_ptr<troupe::Channel>> channels;
+    std::vector<Task<void>> tasks;
+    // From round to round more of it is over when the signal comes.
+    tasks.push_back(SignalAfter(journal, static_cast<size_t>(round * 9'000 / kRounds), *server));
+    for (int c = 0; c < kChannels; ++c) {
+      channels.push_back(std::make_unique<troupe::Channel>(loop_, address_));
+      const KeyValueStub kv(*channels.back());
+      for (int i = 0; i < kPutsPerChannel; ++i) {
+        tasks.push_back(PutOnce(kv, absl::StrCat("r", round, "c", c, "i", i), journal));
+      }
+      if (c % 4 == 0) tasks.push_back(KeepPutting(kv, absl::StrCat("r", round, "c", c, "more"), journal));
+      if (c % 10 == 0) tasks.push_back(WatchToTheEnd(kv));
+    }
+    // One that does not read what it is told.
+    const WatchRequest all;
+    auto unread = KeyValueStub(*channels[1]).Watch(all);
+    EXPECT_OK(loop_.RunUntilComplete(RunAll(std::move(tasks))));
+    unread.Cancel();
+    channels.clear();
+    EXPECT_EQ(server->Wait(), 0) << server->errors();
+
+    const auto store = files_.Open();
+    revision += static_cast<int64_t>(journal.answered.size());
+    ASSERT_EQ(store->revision(), revision) << "in round " << round << " with " << journal.answered.size()
+                                           << " puts answered and " << journal.refused.size() << " refused";
+    for (const auto& [key, at] : journal.answered) {
+      const auto entry = store->Get(key);
+      ASSERT_OK(entry) << key;
+      ASSERT_EQ(entry->revision, at) << key;
+    }
+    for (const std::string& key : journal.refused) {
+      ASSERT_THAT(store->Get(key), StatusIs(absl::StatusCode::kNotFound)) << key;
+    }
+  }
 }
 
 // The same path before and after, which a port would not promise.
