@@ -1,7 +1,8 @@
 // The exceptions of the framework, and the rule for each.
 //
 // What a caller is expected to handle is an absl::Status; these are for bugs and for cancellation. Cancelled and Fatal
-// derive from nothing, so that `catch (const std::exception&)` does not eat them; whoever writes `catch (...)` rethrows.
+// derive from nothing, so that `catch (const std::exception&)` does not eat them; whoever writes `catch (...)`
+// rethrows.
 //
 // Cancelled     thrown at the co_await of a task that was cancelled. Clean up and let it pass.
 // Fatal         leaves the loop at once; nobody swallows it.

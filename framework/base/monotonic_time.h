@@ -34,7 +34,8 @@ class MonotonicTime {
   friend MonotonicTime operator-(MonotonicTime t, absl::Duration d) { return t + (-d); }
   // InfiniteFuture() minus a finite time is absl::InfiniteDuration(), and the other way round minus that.
   friend absl::Duration operator-(MonotonicTime a, MonotonicTime b) {
-    if (a.is_infinite() != b.is_infinite()) return a.is_infinite() ? absl::InfiniteDuration() : -absl::InfiniteDuration();
+    if (a.is_infinite() != b.is_infinite())
+      return a.is_infinite() ? absl::InfiniteDuration() : -absl::InfiniteDuration();
     int64_t difference = 0;
     if (!__builtin_sub_overflow(a.nanos_, b.nanos_, &difference)) return absl::Nanoseconds(difference);
     return absl::Nanoseconds(a.nanos_) - absl::Nanoseconds(b.nanos_);

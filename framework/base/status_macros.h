@@ -22,14 +22,14 @@ absl::Status ToStatus(absl::StatusOr<T>&& value) {
 #define TROUPE_CONCAT_(a, b) a##b
 #define TROUPE_CONCAT(a, b) TROUPE_CONCAT_(a, b)
 
-#define TROUPE_IF_ERROR_(leave, ...)                                            \
-  do {                                                                          \
-    absl::Status troupe_status_ = ::troupe::internal::ToStatus(__VA_ARGS__);    \
-    if (!troupe_status_.ok()) leave troupe_status_;                             \
+#define TROUPE_IF_ERROR_(leave, ...)                                         \
+  do {                                                                       \
+    absl::Status troupe_status_ = ::troupe::internal::ToStatus(__VA_ARGS__); \
+    if (!troupe_status_.ok()) leave troupe_status_;                          \
   } while (false)
 
-#define TROUPE_ASSIGN_OR_(leave, name, lhs, ...) \
-  auto name = (__VA_ARGS__);                     \
+#define TROUPE_ASSIGN_OR_(leave, name, lhs, ...)  \
+  auto name = (__VA_ARGS__);                      \
   if (!name.ok()) leave std::move(name).status(); \
   lhs = *std::move(name)
 
@@ -37,8 +37,7 @@ absl::Status ToStatus(absl::StatusOr<T>&& value) {
 #define RETURN_IF_ERROR(...) TROUPE_IF_ERROR_(return, __VA_ARGS__)
 #endif
 #ifndef ASSIGN_OR_RETURN
-#define ASSIGN_OR_RETURN(lhs, ...) \
-  TROUPE_ASSIGN_OR_(return, TROUPE_CONCAT(troupe_value_, __LINE__), lhs, __VA_ARGS__)
+#define ASSIGN_OR_RETURN(lhs, ...) TROUPE_ASSIGN_OR_(return, TROUPE_CONCAT(troupe_value_, __LINE__), lhs, __VA_ARGS__)
 #endif
 #ifndef CO_RETURN_IF_ERROR
 #define CO_RETURN_IF_ERROR(...) TROUPE_IF_ERROR_(co_return, __VA_ARGS__)
