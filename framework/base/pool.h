@@ -1,8 +1,10 @@
 // PoolAllocate, PoolFree: small blocks from free lists of the calling thread.
 //
-// For what the hot path makes and drops: coroutine frames, queued callbacks, timers, call records. A block is a multiple
-// of 64 bytes, up to 2 KiB; larger ones go to the global allocator. Each list keeps at most 64 KiB; a block freed on a
-// thread other than the one that made it joins that thread's list, within the same bound.
+// For what the hot path makes and drops: coroutine frames, queued callbacks, timers, call records. A block is a
+// multiple of 64 bytes, up to 2 KiB; larger ones go to the global allocator. A thread keeps at most 64 KiB of each
+// size, in two halves. A block freed on a thread other than the one that made it joins that thread's list; where one
+// thread makes what another drops, full halves go back through a depot that all threads share, one lock for as many
+// blocks. The depot keeps at most 256 KiB of each size, 8 MiB in all.
 //
 // Under AddressSanitizer and ThreadSanitizer there is no pool, so that a use after free is seen.
 #ifndef TROUPE_BASE_POOL_H_
@@ -29,11 +31,16 @@ struct FreeList {
   };
   Block* head = nullptr;
   uint32_t count = 0;
+  Block* spare = nullptr;  // a full half, or none
 };
 
 inline constexpr size_t kPoolGrain = 64;
-inline constexpr size_t kPoolClasses = 33;             // 64 bytes to 2 KiB
-inline constexpr size_t kPoolBytesPerClass = 64 << 10;  // 33 classes: at most 2 MiB a thread
+inline constexpr size_t kPoolClasses = 33;              // 64 bytes to 2 KiB
+inline constexpr size_t kPoolBytesPerClass = 64 << 10;  // 32 classes: at most 2 MiB a thread
+// Blocks of a full half, or magazine.
+constexpr uint32_t PoolMagazine(size_t size_class) {
+  return static_cast<uint32_t>(kPoolBytesPerClass / 2 / kPoolGrain / size_class);
+}
 
 // Trivially destructible, so that a frame freed by a late thread-local destructor still finds it; PoolReleaser gives
 // the blocks back when the thread ends.
@@ -46,8 +53,10 @@ extern thread_local constinit ThreadPools thread_pools;
 // From 1 on; no bytes count as one.
 constexpr size_t PoolSizeClass(size_t bytes) { return bytes == 0 ? 1 : (bytes - 1) / kPoolGrain + 1; }
 
+// The list is empty: a block from the spare half, the depot or the global allocator.
 void* PoolRefill(size_t size_class);
-void PoolOverflow(void* block);
+// The list is a full half, or the thread is ending: makes room, and takes the block.
+void PoolOverflow(void* block, size_t size_class);
 
 }  // namespace internal
 
@@ -76,8 +85,8 @@ inline void PoolFree(void* block, size_t bytes) {
   if (size_class >= internal::kPoolClasses) return ::operator delete(block);
   internal::ThreadPools& pools = internal::thread_pools;
   internal::FreeList& list = pools.lists[size_class];
-  if (pools.closed || list.count >= internal::kPoolBytesPerClass / internal::kPoolGrain / size_class) {
-    return internal::PoolOverflow(block);
+  if (pools.closed || list.count >= internal::PoolMagazine(size_class)) {
+    return internal::PoolOverflow(block, size_class);
   }
   auto* free = static_cast<internal::FreeList::Block*>(block);
   free->next = list.head;

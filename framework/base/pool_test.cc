@@ -2,8 +2,10 @@
 
 #include <cstdint>
 #include <cstring>
+#include <mutex>
 #include <set>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -92,7 +94,32 @@ TEST(Pool, AListKeepsAtMostItsBound) {
   std::vector<void*> blocks;
   for (int i = 0; i < 200; ++i) blocks.push_back(PoolAllocate(kSize));
   for (void* block : blocks) PoolFree(block, kSize);
-  EXPECT_EQ(list.count, internal::kPoolBytesPerClass / kSize);
+  size_t kept = list.count;
+  for (const internal::FreeList::Block* block = list.spare; block != nullptr; block = block->next) ++kept;
+  EXPECT_GT(kept, internal::kPoolBytesPerClass / kSize / 2);
+  EXPECT_LE(kept, internal::kPoolBytesPerClass / kSize);
+}
+
+// What one thread makes and another drops comes back, all but what the other one and the depot keep.
+TEST(Pool, BlocksComeBackFromTheThreadThatDropsThem) {
+  constexpr size_t kSize = 1536;  // nobody else's
+  constexpr int kBlocks = 300;
+  std::vector<void*> blocks;
+  for (int i = 0; i < kBlocks; ++i) blocks.push_back(PoolAllocate(kSize));
+  const std::set<void*> made(blocks.begin(), blocks.end());
+  int came_back = 0;
+  std::thread([&] {
+    for (void* block : blocks) PoolFree(block, kSize);
+    std::thread([&] {
+      for (void*& block : blocks) {
+        block = PoolAllocate(kSize);
+        came_back += static_cast<int>(made.count(block));
+      }
+      for (void* block : blocks) PoolFree(block, kSize);
+    }).join();
+  }).join();
+  const int depot = 8 * static_cast<int>(internal::PoolMagazine(kSize / internal::kPoolGrain));
+  EXPECT_GE(came_back, depot);
 }
 
 TEST(Pool, LargeBlocksAreNotKept) {
@@ -103,6 +130,59 @@ TEST(Pool, LargeBlocksAreNotKept) {
   }
 }
 #endif
+
+// Many threads at once, each dropping what its neighbour made: nobody gets what another one has.
+TEST(Pool, NoBlockIsGivenToTwo) {
+  constexpr int kThreads = 4;
+  constexpr int kRounds = 200;
+  constexpr int kBlocks = 400;
+  struct Hand {
+    std::mutex mutex;
+    std::vector<std::vector<uint64_t*>> given;
+  };
+  std::vector<Hand> hands(kThreads);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      Hand& from = hands[t];
+      Hand& to = hands[(t + 1) % kThreads];
+      const auto drop = [&from] {
+        std::vector<std::vector<uint64_t*>> given;
+        {
+          std::lock_guard<std::mutex> lock(from.mutex);
+          given.swap(from.given);
+        }
+        for (const std::vector<uint64_t*>& batch : given) {
+          for (size_t i = 0; i < batch.size(); ++i) {
+            ASSERT_EQ(batch[i][0], reinterpret_cast<uintptr_t>(batch[i]));
+            ASSERT_EQ(batch[i][1], i);
+            PoolFree(batch[i], 192);
+          }
+        }
+      };
+      for (int round = 0; round < kRounds; ++round) {
+        std::vector<uint64_t*> batch;
+        for (int i = 0; i < kBlocks; ++i) {
+          auto* block = static_cast<uint64_t*>(PoolAllocate(192));
+          block[0] = reinterpret_cast<uintptr_t>(block);
+          block[1] = static_cast<uint64_t>(i);
+          batch.push_back(block);
+        }
+        {
+          std::lock_guard<std::mutex> lock(to.mutex);
+          to.given.push_back(std::move(batch));
+        }
+        drop();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (Hand& hand : hands) {
+    for (const std::vector<uint64_t*>& batch : hand.given) {
+      for (uint64_t* block : batch) PoolFree(block, 192);
+    }
+  }
+}
 
 // Freed by a thread-local destructor that may run after the pool's own.
 struct Late {
