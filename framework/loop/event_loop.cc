@@ -27,10 +27,17 @@ absl::string_view Truncated(absl::string_view text) { return text.substr(0, 400)
 
 }  // namespace
 
+// A loop that runs looks here between its batches. Only one that waits in its poller has to be woken, once: it says
+// that it is going to wait under the mutex and only while the queue is empty, so that no post falls between. The
+// wake-up itself, a system call after which the woken thread wants the mutex, is done outside of it.
 struct EventLoop::Inbox {
   std::mutex mutex;
   RunQueue queue;       // guarded by mutex
   bool closed = false;  // guarded by mutex
+  // Set under the mutex. Cleared by who wakes the loop, and by the loop: a waker that sees an old true wakes in vain.
+  std::atomic<bool> waiting = false;
+  // Held during a wake-up, and taken before `mutex` is given up: Close() takes it before the poller goes.
+  std::mutex waking;
   // A hint that saves the lock: set when something was queued, cleared before it is taken.
   std::atomic<bool> has_some = false;
 };
@@ -143,6 +150,9 @@ void EventLoop::Close() {
     std::lock_guard<std::mutex> lock(inbox_->mutex);
     inbox_->closed = true;
   }
+  {
+    std::lock_guard<std::mutex> lock(inbox_->waking);  // nobody takes it any more
+  }
   TakeInbox();
   // Destructors of what is dropped may still schedule: their callbacks are dropped too, unrun (C-LOOP-26).
   while (!tasks_.empty() || !ready_.empty() || !timers_.empty() || !after_batch_.empty()) {
@@ -215,11 +225,12 @@ MonotonicTime EventLoop::NextWakeup() {
 
 bool EventLoop::RunIteration(bool wait) {
   MonotonicTime deadline;  // long ago: poll and return
-  if (wait && !HasReady() && !stopping_) {
+  if (wait && !HasReady() && !stopping_ && AnnounceWaiting()) {
     deadline = timers_.empty() ? MonotonicTime::InfiniteFuture() : timers_.next();
   }
   const MonotonicTime before = debug_ ? Time() : MonotonicTime();
   const int count = poller_->Wait(deadline, absl::MakeSpan(events_));
+  inbox_->waiting.store(false, std::memory_order_relaxed);
   if (count == -EDEADLK) ThrowStalled();
   LOG_IF(ERROR, count < 0) << "poll failed: " << std::strerror(-count);
   if (debug_ && deadline != MonotonicTime()) {
@@ -305,14 +316,26 @@ bool EventLoop::ScheduleThreadsafe(Runnable& runnable, bool even_if_closed) {
     Schedule(runnable);
     return true;
   }
+  Inbox& inbox = *inbox_;
+  std::unique_lock<std::mutex> waking(inbox.waking, std::defer_lock);
+  {
+    std::lock_guard<std::mutex> lock(inbox.mutex);
+    if (inbox.closed && !even_if_closed) return false;
+    inbox.queue.PushBack(runnable);
+    if (inbox.closed) return true;  // the destructor drops it
+    inbox.has_some.store(true, std::memory_order_release);
+    if (!inbox.waiting.load(std::memory_order_relaxed)) return true;
+    inbox.waiting.store(false, std::memory_order_relaxed);
+    waking.lock();
+  }
+  poller_->Wake();
+  return true;  // the last touch: once `waking` is free the loop may be closed and gone
+}
+
+bool EventLoop::AnnounceWaiting() {
   std::lock_guard<std::mutex> lock(inbox_->mutex);
-  if (inbox_->closed && !even_if_closed) return false;
-  const bool first = inbox_->queue.empty();
-  inbox_->queue.PushBack(runnable);
-  if (inbox_->closed) return true;  // the destructor drops it
-  inbox_->has_some.store(true, std::memory_order_release);
-  // Under the lock: Close() takes it before the poller goes.
-  if (first) poller_->Wake();
+  if (!inbox_->queue.empty()) return false;
+  inbox_->waiting.store(true, std::memory_order_relaxed);
   return true;
 }
 

@@ -261,8 +261,10 @@ class EventLoop {
   // False: the loop is closed, and the runnable was not taken.
   bool ScheduleThreadsafe(Runnable& runnable, bool even_if_closed);
   internal::LoopLocal* FindLocal(const void* key) const;
-  // Moves what other threads posted to ready; tells whether there was any.
+  // Moves what other threads posted to ready.
   void TakeInbox();
+  // From here on who posts wakes the poller. False: somebody has posted.
+  bool AnnounceWaiting();
   // Says whether anything ran.
   bool RunIteration(bool wait);
   // Moves what is due to ready; `now` is sampled once for the whole pass (C-LOOP-07).

@@ -1,5 +1,10 @@
-// What other threads may do with a loop, on the real machine: C-LOOP-33, C-DBG-01, handles shared between threads.
+// What other threads may do with a loop, on the real machine: C-LOOP-33, C-LOOP-35, C-DBG-01, P-5, handles shared
+// between threads.
 #include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -52,6 +57,111 @@ TEST_F(ThreadsTest, APostWakesALoopThatWaitsWithoutLimit) {
   for (int round = 0; round < 50; ++round) {
     std::thread poster([&] { loop_.CallSoonThreadsafe([&] { loop_.Stop(); }); });
     loop_.RunForever();
+    poster.join();
+  }
+}
+
+// Posts at every point of an iteration: while callbacks run, before the poll, in it, after it. There is no timer, so a
+// wake-up that is lost leaves the loop asleep and the poster waiting for good.
+TEST_F(ThreadsTest, NoPostIsLostAtWhateverPointOfAnIterationItComes) {
+  constexpr int kThreads = 3;
+  constexpr int kRounds = 1500;
+  // Keeps the loop busy for `left` more iterations.
+  struct Busy {
+    EventLoop& loop;
+    int left;
+    void operator()() const {
+      if (left > 0) loop.CallSoon(Busy{loop, left - 1});
+    }
+  };
+  int finished = 0;  // the loop's thread only
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      std::atomic<int> ran = 0;
+      int posted = 0;
+      for (int round = 0; round < kRounds; ++round) {
+        for (int i = 0; i <= round % 4; ++i, ++posted) {
+          loop_.CallSoonThreadsafe([&, busy = (round * 7 + t) % 23] {
+            loop_.CallSoon(Busy{loop_, busy});
+            ++ran;
+          });
+        }
+        while (ran < posted) std::this_thread::yield();
+      }
+      loop_.CallSoonThreadsafe([&] {
+        if (++finished == kThreads) loop_.Stop();
+      });
+    });
+  }
+  loop_.RunForever();
+  for (std::thread& thread : threads) thread.join();
+}
+
+// How often the pollers of this process were woken: nobody reads what their eventfds count.
+uint64_t WakeUps() {
+  uint64_t wakes = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fdinfo")) {
+    std::ifstream info(entry.path());
+    for (std::string line; std::getline(info, line);) {
+      if (const std::string key = "eventfd-count:"; line.rfind(key, 0) == 0) {
+        wakes += std::stoull(line.substr(key.size()), nullptr, 16);
+      }
+    }
+  }
+  return wakes;
+}
+
+TEST_F(ThreadsTest, ALoopThatRunsIsNotWoken) {
+  const uint64_t before = WakeUps();
+  int ran = 0;
+  const auto post = [&] {
+    std::thread([&] {
+      for (int i = 0; i < 100; ++i) loop_.CallSoonThreadsafe([&] { ++ran; });
+    }).join();
+  };
+  post();  // it does not wait: it does not even run
+  loop_.CallSoon([&] {
+    post();
+    loop_.CallSoon([&] {
+      post();
+      loop_.CallSoonThreadsafe([&] { loop_.Stop(); });
+    });
+  });
+  loop_.RunForever();
+  loop_.RunOnceWithoutWaiting();
+  EXPECT_EQ(ran, 300);
+  EXPECT_EQ(WakeUps(), before);
+  // And one that waits is.
+  std::thread poster([&] { loop_.CallSoonThreadsafe([&] { loop_.Stop(); }); });
+  loop_.RunForever();
+  poster.join();
+  EXPECT_LE(WakeUps(), before + 1);
+}
+
+// C-LOOP-35: what wakes leaves nothing behind, however often it was told to: no iteration in vain, none lost.
+TEST_F(ThreadsTest, WakeUpsLeaveNothingBehind) {
+  Poller& poller = loop_.poller();
+  std::vector<PollEvent> events(1);
+  for (int round = 0; round < 3; ++round) {
+    std::thread([&] {
+      for (int i = 0; i < 1000; ++i) poller.Wake();
+    }).join();
+    EXPECT_EQ(poller.Wait(MonotonicTime::InfiniteFuture(), absl::MakeSpan(events)), 0);
+    const MonotonicTime until = loop_.Time() + absl::Milliseconds(1);
+    EXPECT_EQ(poller.Wait(until, absl::MakeSpan(events)), 0);
+    EXPECT_GE(loop_.Time(), until);
+  }
+}
+
+// The thread that posted may still be on its way back.
+TEST_F(ThreadsTest, TheLoopMayGoAsSoonAsThePostThatStoppedItHasRun) {
+  for (int round = 0; round < 300; ++round) {
+    auto loop = std::make_unique<EventLoop>(PosixOs::Get());
+    std::thread poster([&loop = *loop] { loop.CallSoonThreadsafe([&loop] { loop.Stop(); }); });
+    loop->RunForever();
+    loop->Close();
+    loop = nullptr;
     poster.join();
   }
 }
