@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_join.h"
+#include "glog/logging.h"
 #include "gtest/gtest.h"
 #include "troupe/async/sleep.h"
 
@@ -15,6 +16,7 @@ InProcessServer::InProcessServer(InProcessOptions options)
 }
 
 InProcessServer::~InProcessServer() {
+  CHECK(!loop_.IsRunning()) << "InProcess is destroyed inside its own loop";
   try {
     if (client_ != nullptr) client_->Close(absl::OkStatus());
     server_.Drain();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "troupe/async/internal/shutdown_hooks.h"
 #include "troupe/base/errors.h"
@@ -39,15 +40,16 @@ Server::Server(EventLoop& loop, ServerOptions options) : loop_(loop), options_(s
 }
 
 Server::~Server() {
+  anchor_->server = nullptr;
   loop_.Cancel(drain_timer_);
   if (state_ == State::kServing || state_ == State::kDraining) {
     ExceptionContext context;
     context.message = "Server was destroyed but it is open!";
     context.Add("server", absl::StrCat(connections_, " connections, ", calls_in_flight(), " calls in flight"), this);
-    loop_.CallExceptionHandler(context);
+    loop_.CallExceptionHandlerLater(context);
     state_ = State::kClosed;
   }
-  while (!sessions_.empty()) delete &sessions_.PopFront();
+  while (!sessions_.empty()) Session::Destroy(std::unique_ptr<Session>(&sessions_.PopFront()), shared_);
   for (const Promise<void>& waiter : closed_waiters_) waiter.SetValueUnlessCancelled();
 }
 
@@ -64,13 +66,16 @@ Task<absl::Status> Server::Start() {
     listen.listen = options_.listen;
     listen.backlog = options_.backlog;
     listen.reuse_port = options_.reuse_port;
-    auto factory = [this]() -> std::unique_ptr<BaseProtocol> {
-      std::unique_ptr<Protocol> protocol = NewConnection();
+    const std::shared_ptr<Anchor> anchor = anchor_;
+    auto factory = [anchor]() -> std::unique_ptr<BaseProtocol> {
+      std::unique_ptr<Protocol> protocol;
+      if (anchor->server != nullptr) protocol = anchor->server->NewConnection();
       if (protocol == nullptr) return std::make_unique<Refusal>();
       return protocol;
     };
     auto starting = CreateServer(loop_, factory, listen);
     absl::StatusOr<std::unique_ptr<StreamServer>> listener = co_await std::move(starting);
+    if (anchor->server == nullptr) co_return absl::CancelledError("the server was destroyed while it started");
     starting_ = false;
     if (!listener.ok()) co_return listener.status();
     listener_ = *std::move(listener);
@@ -87,22 +92,30 @@ Task<absl::Status> Server::Start() {
 Task<absl::Status> Server::ServeForever() {
   if (serving_forever_) throw InvalidState("the server is already being awaited on ServeForever()");
   if (state_ == State::kClosed) throw InvalidState("the server is closed");
-  struct Flag {
-    bool& flag;
-    explicit Flag(bool& f) : flag(f) { flag = true; }
-    ~Flag() { flag = false; }
-  } serving(serving_forever_);
+  // Looked at wherever this goes on: the server may be destroyed meanwhile.
+  const std::shared_ptr<Anchor> anchor = anchor_;
+  serving_forever_ = true;
+  const absl::Cleanup done = [anchor] {
+    if (anchor->server != nullptr) anchor->server->serving_forever_ = false;
+  };
   if (state_ == State::kMade) CO_RETURN_IF_ERROR(co_await Start());
-  const auto drained_at_shutdown = loop_.Local<internal::ShutdownHooks>().AddDrainable([this] { Drain(); });
+  const auto drained_at_shutdown = loop_.Local<internal::ShutdownHooks>().AddDrainable([anchor] {
+    if (anchor->server != nullptr) anchor->server->Drain();
+  });
   bool cancelled = false;
   try {
     co_await WaitClosed();
   } catch (const Cancelled&) {
     cancelled = true;  // rethrown below, when all is closed
   }
-  if (!cancelled) co_return absl::OkStatus();
-  Close();
-  co_await WaitClosed();
+  if (!cancelled) {
+    if (anchor->server == nullptr) co_return absl::CancelledError("the server was destroyed while it served");
+    co_return absl::OkStatus();
+  }
+  if (anchor->server != nullptr) {
+    Close();
+    co_await WaitClosed();
+  }
   throw Cancelled();
 }
 
@@ -113,7 +126,7 @@ std::unique_ptr<Protocol> Server::NewConnection() {
     connections_refused_.Add();
     return nullptr;
   }
-  auto* session = new Session(loop_, Session::Role::kServer, session_options_, &table_, counters_);
+  auto* session = new Session(loop_, Session::Role::kServer, session_options_, &shared_->table, shared_->counters);
   sessions_.PushBack(*session);
   ++connections_;
   session->set_on_ended([this](Session& ended) { OnSessionEnded(ended); });

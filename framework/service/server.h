@@ -12,7 +12,9 @@
 //            `stream_drain_timeout`, after which they end UNAVAILABLE, other calls for `drain_timeout`, after which
 //            they are cancelled; handlers that run 5 s later are destroyed where they stand. So it always ends.
 // Threading: the loop's.     Lifetime: outlived by the loop. Destroying an open server closes it at once,
-//            with a report.
+//            with a report: handlers are destroyed where they stand, actors hear ConnectionLost and go. It may be
+//            destroyed in any of its own handlers, callbacks and factories: what of it is on the stack lives on until
+//            that has returned or next suspends.
 #ifndef TROUPE_SERVICE_SERVER_H_
 #define TROUPE_SERVICE_SERVER_H_
 
@@ -78,13 +80,13 @@ class Server {
   template <class S, class... Args>
   void Add(Args&&... args) {
     CheckNotStarted();
-    table_.Add<S>(std::forward<Args>(args)...);
+    shared_->table.Add<S>(std::forward<Args>(args)...);
   }
   // `factory(Connection&)` gives a std::unique_ptr<S> for each connection.
   template <class S, class Factory>
   void AddFactory(Factory factory) {
     CheckNotStarted();
-    table_.AddFactory<S>(std::move(factory));
+    shared_->table.AddFactory<S>(std::move(factory));
   }
 
   // Binds and listens; addresses() is known when it is OK. With nothing to listen on it only begins to serve.
@@ -109,10 +111,10 @@ class Server {
   // Where it listens, in the order of `listen`; empty when it does not.
   std::vector<SocketAddress> addresses() const;
   EventLoop& loop() { return loop_; }
-  const ServiceTable& services() const { return table_; }
+  const ServiceTable& services() const { return shared_->table; }
   size_t connections() const { return connections_; }
   size_t calls_in_flight() const;
-  const SessionCounters& counters() const { return counters_; }
+  const SessionCounters& counters() const { return shared_->counters; }
   uint64_t connections_refused() const { return connections_refused_.value(); }
 
  private:
@@ -137,8 +139,18 @@ class Server {
   EventLoop& loop_;
   const ServerOptions options_;
   SessionOptions session_options_;
-  ServiceTable table_;
-  SessionCounters counters_;
+  // Shared with a session whose own handler or callback has destroyed the server, until that has returned.
+  struct Shared {
+    ServiceTable table;
+    SessionCounters counters;
+  };
+  // Shared with the tasks of Start() and ServeForever(), which may outlive the server.
+  struct Anchor {
+    Server* server;
+  };
+
+  const std::shared_ptr<Shared> shared_ = std::make_shared<Shared>();
+  const std::shared_ptr<Anchor> anchor_ = std::make_shared<Anchor>(Anchor{this});
   Counter connections_refused_;
   State state_ = State::kMade;
   bool starting_ = false;

@@ -1,6 +1,8 @@
 #include "troupe/service/session.h"
 
 #include <algorithm>
+#include <exception>
+#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -72,16 +74,42 @@ Session::Session(EventLoop& loop, Role role, const SessionOptions& options, cons
 }
 
 Session::~Session() {
-  if (!ended_) {
-    // All that the life of a connection promises, at once.
-    on_ended_ = nullptr;
-    if (adapter_ != nullptr) std::exchange(adapter_, nullptr)->Detach();
+  if (ended_) return;
+  on_ended_ = nullptr;
+  EndAtOnce();
+  try {
+    End();
+  } catch (...) {  // Fatal, which leaves the loop in its next iteration
+    if (!loop_.IsClosed()) loop_.Post([fatal = std::current_exception()] { std::rethrow_exception(fatal); });
+  }
+  // The actors go with it, not later: what they refer to may be gone by then.
+}
+
+// All that the life of a connection promises, but for the end of the actors.
+void Session::EndAtOnce() {
+  if (adapter_ != nullptr) std::exchange(adapter_, nullptr)->Detach();
+  if (state_ != State::kLost) {
     Flush();
     if (transport_ != nullptr) transport_->Abort();
     ConnectionLost(absl::UnavailableError("the connection was destroyed"));
-    DestroyHandlers();
-    End();
   }
+  DestroyHandlers();
+}
+
+bool Session::user_code_is_running() const {
+  if (user_code_ > 0) return true;
+  for (SessionServerCall& call : const_cast<Session*>(this)->server_calls_) {
+    if (call.running()) return true;
+  }
+  return false;
+}
+
+void Session::Destroy(std::unique_ptr<Session> session, std::shared_ptr<const void> used) {
+  if (!session->user_code_is_running()) return;
+  Session& living = *session.release();
+  living.used_ = std::move(used);
+  living.on_ended_ = [](Session& ended) { ended.loop_.DeleteLater(std::unique_ptr<Session>(&ended)); };
+  living.EndAtOnce();
 }
 
 std::unique_ptr<Protocol> Session::MakeProtocol() {
@@ -130,7 +158,13 @@ void Session::Receive(absl::Span<const char> data) {
   started_this_turn_ = 0;
   const MonotonicTime now = loop_.Time();
   codec_->TimePassed(now - std::exchange(last_received_, now));
-  const absl::Status received = codec_->Receive(data);
+  absl::Status received;
+  try {
+    received = codec_->Receive(data);
+  } catch (...) {  // Fatal out of a handler or an actor: what came behind it will not be looked at
+    Abort(absl::InternalError("the connection failed"));
+    throw;
+  }
   if (!received.ok()) {
     counters_.format_errors.Add();
     CloseWith(received);
@@ -338,13 +372,19 @@ void Session::MaybeEnd() {
 void Session::End() {
   if (ended_) return;
   ended_ = true;
+  std::exception_ptr fatal;
   for (const uint32_t index : actor_order_) {
-    CallActor("ConnectionLost", [&] { actors_[index]->ConnectionLost(lost_reason_); });
+    try {
+      CallActor("ConnectionLost", [&] { actors_[index]->ConnectionLost(lost_reason_); });
+    } catch (...) {  // Fatal: rethrown below
+      fatal = std::current_exception();
+    }
   }
-  for (auto& actor : actors_) loop_.DeleteLater(std::move(actor));
-  actors_.clear();
-  actor_order_.clear();
-  if (on_ended_) std::exchange(on_ended_, nullptr)(*this);
+  if (on_ended_) {
+    for (auto& actor : actors_) loop_.DeleteLater(std::move(actor));
+    std::exchange(on_ended_, nullptr)(*this);
+  }
+  if (fatal) std::rethrow_exception(fatal);
 }
 
 // ------------------------------------------------------------------------------------------------- calls of the peer
@@ -392,6 +432,7 @@ void Session::StartNow(SessionServerCall& call) {
   ++started_this_turn_;
   Actor* const actor = ActorAt(call.served().actor);
   if (actor == nullptr) return;  // the connection is closing, and the call with it
+  const InUserCode entered(*this);
   if (!call.deadline().is_infinite() && call.deadline() <= loop_.Time()) {
     return call.Refuse(absl::DeadlineExceededError("the deadline passed before the call was started"));
   }
@@ -400,10 +441,18 @@ void Session::StartNow(SessionServerCall& call) {
 
 void Session::StartPending() {
   started_this_turn_ = 0;
-  while (!pending_.empty() && !write_paused_ && started_this_turn_ < options_.calls_per_turn_max) {
-    StartNow(pending_.PopFront());
+  const auto go_on_later = [this] {
+    if (!pending_.empty() && !write_paused_ && !start_pending_.linked()) loop_.Schedule(start_pending_);
+  };
+  try {
+    while (!pending_.empty() && !write_paused_ && started_this_turn_ < options_.calls_per_turn_max) {
+      StartNow(pending_.PopFront());
+    }
+  } catch (...) {  // Fatal
+    go_on_later();
+    throw;
   }
-  if (!pending_.empty() && !write_paused_ && !start_pending_.linked()) loop_.Schedule(start_pending_);
+  go_on_later();
 }
 
 void Session::OnCallEnded(SessionServerCall& call) {
@@ -420,7 +469,15 @@ Actor* Session::ActorAt(uint32_t index) {
   if (actors_.empty()) actors_.resize(table_->actors().size());
   if (actors_[index] == nullptr) {
     std::unique_ptr<Actor> made;
-    if (!CallActor("constructor", [&] { made = table_->actors()[index].make(*this); })) return nullptr;
+    const bool done = CallActor("constructor", [&] {
+      made = table_->actors()[index].make(*this);
+      if (made == nullptr) throw InvalidState("the factory of an actor returned null");
+    });
+    if (!done) return nullptr;
+    if (state_ != State::kOpen) {  // closed or destroyed by its own actor's constructor
+      loop_.DeleteLater(std::move(made));
+      return nullptr;
+    }
     actors_[index] = std::move(made);
     actor_order_.push_back(index);
     if (!CallActor("ConnectionMade", [&] { actors_[index]->ConnectionMade(*this); })) return nullptr;
@@ -430,6 +487,7 @@ Actor* Session::ActorAt(uint32_t index) {
 
 template <class F>
 bool Session::CallActor(const char* callback, F&& f) {
+  const InUserCode entered(*this);
   try {
     std::forward<F>(f)();
     return true;
@@ -437,9 +495,9 @@ bool Session::CallActor(const char* callback, F&& f) {
     ExceptionContext context;
     context.message = absl::StrCat("Fatal error: actor.", callback, "() call failed.");
     context.Add("peer", DebugString(), this);
+    CloseWith(absl::InternalError("the actor of this connection failed"));
     loop_.ReportCurrentException(std::move(context));
   }
-  CloseWith(absl::InternalError("the actor of this connection failed"));
   return false;
 }
 

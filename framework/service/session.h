@@ -80,6 +80,10 @@ class Session final : public Connection, public ListNode<Session>, private Codec
 
   // The protocol for the session's transport. Once; the transport owns it.
   std::unique_ptr<Protocol> MakeProtocol();
+  // Ends and destroys it at once, as its destructor does; but what of it is on the stack at this moment is let out
+  // first: when one of its own handlers or callbacks destroys the server, the rest of it lives until that has returned,
+  // and keeps `used`.
+  static void Destroy(std::unique_ptr<Session> session, std::shared_ptr<const void> used);
   // Instead of a transport: there will be none. Ends all calls with `why`.
   void Fail(const absl::Status& why);
   void set_on_ended(absl::AnyInvocable<void(Session&)> on_ended) { on_ended_ = std::move(on_ended); }
@@ -183,10 +187,20 @@ class Session final : public Connection, public ListNode<Session>, private Codec
   void OnCallEnded(internal::SessionServerCall& call);
   // Null: it could not be made, and the connection is closing.
   Actor* ActorAt(uint32_t index);
+  // False: it threw; the connection is closing.
   template <class F>
   bool CallActor(const char* callback, F&& f);
+  // Handlers, callbacks of actors and the exception handler run inside one of these, or in a chain of their own.
+  struct InUserCode {
+    explicit InUserCode(Session& entered) : session(entered) { ++session.user_code_; }
+    ~InUserCode() { --session.user_code_; }
+    Session& session;
+  };
+  bool user_code_is_running() const;
+  void EndAtOnce();
   void MaybeCloseIdle();
   void MaybeEnd();
+  // A Fatal thrown meanwhile is passed on when all is done.
   void End();
 
   // ---- calls of ours
@@ -196,6 +210,8 @@ class Session final : public Connection, public ListNode<Session>, private Codec
   struct InFlight;
   struct Pending;
 
+  // What Destroy() was given: goes last.
+  std::shared_ptr<const void> used_;
   EventLoop& loop_;
   const Role role_;
   const SessionOptions options_;
@@ -207,6 +223,7 @@ class Session final : public Connection, public ListNode<Session>, private Codec
   bool draining_ = false;
   bool write_paused_ = false;
   bool ended_ = false;
+  int user_code_ = 0;
   absl::Status close_reason_;
   absl::Status lost_reason_;
   Adapter* adapter_ = nullptr;      // owned by the transport

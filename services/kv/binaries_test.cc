@@ -358,8 +358,9 @@ TEST_F(LiveTest, SigtermWithTenThousandPutsInFlightLosesNoneAndRunsNoneTwice) {
   constexpr int kRounds = 20;
 #endif
   constexpr int kChannels = 40, kPutsPerChannel = 250;
+  const int rounds = getenv("TROUPE_IO_BYTES_MAX") == nullptr ? kRounds : 1;  // byte by byte one will do
   int64_t revision = 0;
-  for (int round = 0; round < kRounds; ++round) {
+  for (int round = 0; round < rounds; ++round) {
     auto server = StartServer();
     Journal journal;
     std::vector<std::unique_ptr<troupe::Channel>> channels;

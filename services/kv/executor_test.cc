@@ -441,7 +441,7 @@ TEST_F(BlockingQueryTest, IsWaitedForByADrain) {
 
 TEST_F(BlockingQueryTest, IsWaitedForByTheDestructionOfItsServer) {
   server_.reset();
-  EXPECT_THAT(log_, ElementsAre("frame ends"));
+  EXPECT_THAT(log_, ElementsAre("frame ends", "actor ends"));
   EXPECT_FALSE(gate_.stopped());
   EXPECT_THAT(std::exchange(reports_, {}), ElementsAre(HasSubstr("Server was destroyed but it is open!")));
   EXPECT_THAT(End(), StatusIs(absl::StatusCode::kUnavailable));

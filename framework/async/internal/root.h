@@ -175,7 +175,7 @@ class Root : public Runnable {
   // Makes a finished or fresh root ready for another chain.
   void Recycle(Context context) {
     context_ = std::move(context);
-    started_ = finished_ = cancel_requested_ = false;
+    started_ = finished_ = cancel_requested_ = doomed_ = false;
   }
 
   // The root frame has finished: its promise holds result or error; the frame still exists until DestroyChain(). May

@@ -46,20 +46,24 @@ bool ServerCall::ParseRequest(absl::Span<const char> bytes) {
 }
 
 void ServerCall::RunHandler(StartHandler start, void* actor) {
-  handler_runs_ = true;
+  handler_runs_ = starting_ = true;
   Task<absl::Status> handler;
   try {
     handler = start(actor, *this);
   } catch (...) {  // becomes the call's status, and is reported; Fatal passes
-    handler_runs_ = false;
-    return Ended(StatusOfException(std::current_exception()));
+    handler_runs_ = starting_ = false;
+    return Failed(std::current_exception());
+  }
+  starting_ = false;
+  if (over_) {  // by what the function did before it gave its task
+    handler = Task<absl::Status>();
+    return OnCancelledUnstarted();
   }
   Adopt(*handler.Release());
-  Retain();
+  const CoreRef<ServerCall> keep = CoreRef<ServerCall>::Share(*this);
   Run();
   // Most handlers have ended by now; only one that waits needs its deadline watched.
   if (handler_runs_ && !over_ && !deadline_.is_infinite()) core_loop().ScheduleAt(deadline_timer_, deadline_);
-  Release();
 }
 
 void ServerCall::OnFinished() {
@@ -69,7 +73,14 @@ void ServerCall::OnFinished() {
   if (error == nullptr) status = std::move(*promise.value);
   DestroyChain();
   handler_runs_ = false;
-  Ended(error == nullptr ? status : StatusOfException(error));
+  if (error != nullptr) return Failed(error);
+  Ended(status);
+}
+
+void ServerCall::OnDoomed() {
+  DestroyChain();
+  handler_runs_ = false;
+  OnHandlerEnded();
 }
 
 void ServerCall::OnCancelledUnstarted() {
@@ -91,22 +102,23 @@ void ServerCall::Ended(const absl::Status& status) {
   OnHandlerEnded();
 }
 
-absl::Status ServerCall::StatusOfException(std::exception_ptr error) {
+void ServerCall::Failed(std::exception_ptr error) {
   try {
     std::rethrow_exception(error);
   } catch (const Cancelled&) {
-    return absl::CancelledError("the call was cancelled");
+    Ended(absl::CancelledError("the call was cancelled"));
   } catch (const StatusError& failed) {
-    return failed.status();
+    Ended(failed.status());
   } catch (...) {  // reports to the exception handler, which passes Fatal on
     ExceptionContext context;
     context.message = absl::StrCat("Exception in the handler of ", method().path);
     context.Add("method", std::string(method().path), &method());
     context.Add("peer", connection().DebugString(), &connection());
-    core_loop().ReportCurrentException(std::move(context));
+    EventLoop& loop = core_loop();
+    // What was thrown stays in the log: it may hold what a client must not see.
+    Ended(absl::UnknownError("the handler failed"));
+    loop.ReportCurrentException(std::move(context));
   }
-  // What was thrown stays in the log: it may hold what a client must not see.
-  return absl::UnknownError("the handler failed");
 }
 
 void ServerCall::PeerGone() {
@@ -134,6 +146,8 @@ void ServerCall::EndEarly(const absl::Status& status) {
 
 void ServerCall::DestroyHandler() {
   if (!handler_runs_) return;
+  if (starting_) return;
+  if (running()) return DestroyOnceSuspended();
   DestroyChain();
   handler_runs_ = false;
   OnHandlerEnded();

@@ -66,7 +66,8 @@ class ServerCall : public CallCore, public Call, public Root {
   // Ends the call for the peer although the handler still runs; the handler gets Cancelled.
   void EndEarly(const absl::Status& status);
   bool handler_runs() const { return handler_runs_; }
-  // Destroys a suspended handler where it stands. REQUIRES: PeerGone().
+  // Destroys the handler where it stands; one that is running at this moment, where it next suspends. REQUIRES:
+  // PeerGone().
   void DestroyHandler();
 
   // Sends status and trailers, with `response` if there is one. Called once, unless the peer was gone before.
@@ -91,9 +92,11 @@ class ServerCall : public CallCore, public Call, public Root {
 
   void OnFinished() override;
   void OnCancelledUnstarted() override;
+  void OnDoomed() override;
   void Ended(const absl::Status& status);
-  // What an exception out of a handler answers with; a bug is reported to the loop's exception handler.
-  absl::Status StatusOfException(std::exception_ptr error);
+  // The handler threw `error`: answers, then reports what is a bug to the loop's exception handler. The last thing that
+  // is done here: the exception handler may destroy this, and Fatal is passed on.
+  void Failed(std::exception_ptr error);
 
   std::unique_ptr<google::protobuf::MessageLite> request_;
   std::unique_ptr<google::protobuf::MessageLite> response_;
@@ -101,6 +104,7 @@ class ServerCall : public CallCore, public Call, public Root {
   DeadlineTimer deadline_timer_{*this};
   bool over_ = false;
   bool handler_runs_ = false;
+  bool starting_ = false;  // the handler's function has not given its task yet
 };
 
 // The body of an rpc that is not overridden.
