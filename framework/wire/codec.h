@@ -12,10 +12,11 @@
 // Limits on how often a peer may do what costs it nothing (resets, pings, frames without use) are budgets that refill
 // with time and with calls that end well. A codec has no clock: whoever owns it says what time has passed.
 //
-// Re-entry: events are delivered from inside Receive() and Abandon(), none from anywhere else. Every other member may
-// be called from an event; the codec may not be destroyed in one. Threading: one thread. Lifetime:  CallEvents stay
-// valid until OnEnd or OnReset was delivered, Reset(), Forget(), or a SendReply() after which WaitingBytes() is 0;
-// after one with bytes waiting, until OnSendRoom or OnReset.
+// Re-entry:  events are delivered from inside Receive(), ExpireStalled() and Abandon(), none from anywhere else. Every
+//            other member may be called from an event; the codec may not be destroyed in one.
+// Threading: one thread.
+// Lifetime:  CallEvents stay valid until OnEnd or OnReset was delivered, Reset(), Forget(), or a SendReply() after
+//            which WaitingBytes() is 0; after one with bytes waiting, until OnSendRoom or OnReset.
 #ifndef TROUPE_WIRE_CODEC_H_
 #define TROUPE_WIRE_CODEC_H_
 
@@ -107,6 +108,18 @@ struct CodecOptions {
   uint32_t connection_credit_bytes = 256 << 10;
   size_t metadata_bytes_max = 16 << 10;
   int metadata_entries_max = 100;
+  // What a peer may do that costs it nothing: a burst, and then so many a second. Calls that end well give one back.
+  uint32_t resets_max = 1000;  // received, or caused by what it sent
+  uint32_t resets_per_second = 33;
+  uint32_t glitches_max = 10000;  // frames without use: empty, unknown, needless credit, pings
+  uint32_t glitches_per_second = 330;
+  // What it makes us send and does not read: answers to pings; and all frames that answer its own at once, beside one
+  // for each of `calls_max`.
+  uint32_t acks_unsent_max = 1000;
+  uint32_t frames_unsent_max = 5000;
+  // A ping sooner than this after the one before, with no message or end of ours in between, is a strike.
+  absl::Duration ping_interval_min = absl::Minutes(5);
+  uint32_t ping_strikes_max = 2;
   bool deterministic = false;        // serialize maps in one order (simulation)
   WireCounters* counters = nullptr;  // outlives the codec; null: nobody wants to know
 };
@@ -127,7 +140,8 @@ class Codec {
   // farewell stands in output(), to be sent before the transport is closed, and nothing more may be received.
   virtual absl::Status Receive(absl::Span<const char> bytes) = 0;
 
-  // Bytes for the transport, in order. The caller takes them out whenever it likes.
+  // Bytes for the transport, in order. The caller takes them out whenever it likes: what stands here counts as unread
+  // by the peer.
   virtual ByteQueue& output() = 0;
 
   // ---- calls that we open
@@ -170,9 +184,14 @@ class Codec {
   // Refills the budgets for what a peer may do only so often. Once a second while bytes come, or before Receive() with
   // the time since the last, is often enough.
   virtual void TimePassed(absl::Duration since_last) = 0;
+  // Resets the calls of the peer that this finds with waiting bytes for the third time while nothing of them has gone:
+  // their caller gives no credit. Not OK: as Receive().
+  virtual absl::Status ExpireStalled() = 0;
   virtual size_t open_calls() const = 0;
   // Bytes held for this connection beyond output(): incomplete input, waiting messages.
   virtual size_t held_bytes() const = 0;
+  // Of these, messages of ours that wait for credit.
+  virtual size_t waiting_bytes() const = 0;
 };
 
 }  // namespace troupe

@@ -24,10 +24,16 @@ struct WireCounters {
   Counter resets_caused;       // sent because of what the peer did
   Counter late_frames;         // of calls that were over
   Counter glitches;            // frames without use: empty, unknown, needless credit, pings
+  Counter calls_stalled;       // reset because their peer gave no credit
+  Counter pings_received;
   // What ended a connection.
   Counter format_errors;
   Counter credit_overruns;
-  Counter floods;  // too many resets, glitches, or acknowledgements that could not be sent
+  Counter reset_floods;
+  Counter glitch_floods;
+  Counter ack_floods;    // answers to pings that were not read
+  Counter frame_floods;  // other frames that the peer caused and did not read
+  Counter ping_floods;   // more strikes than allowed
 };
 
 }  // namespace troupe

@@ -53,6 +53,7 @@ absl::Span<const char> SpanOf(absl::string_view text) { return {text.data(), tex
 
 void NativeCodec::Budget::Pass(absl::Duration time) {
   const int64_t passed = absl::ToInt64Nanoseconds(std::clamp(time, absl::ZeroDuration(), absl::Hours(1)));
+  if (per_second == 0) return;
   nanos += passed;
   const int64_t units = nanos * per_second / 1'000'000'000;
   nanos -= units * 1'000'000'000 / per_second;
@@ -66,8 +67,9 @@ NativeCodec::NativeCodec(const CodecOptions& options, CodecEvents& events)
       counters_(options.counters == nullptr ? *own_counters_ : *options.counters),
       next_id_(options.client ? 1 : 2),
       receive_credit_(options_.connection_credit_bytes),
-      resets_{.left = native::kResetsMax, .most = native::kResetsMax, .per_second = native::kResetsPerSecond},
-      glitches_{.left = native::kGlitchesMax, .most = native::kGlitchesMax, .per_second = native::kGlitchesPerSecond} {
+      resets_{.left = options_.resets_max, .most = options_.resets_max, .per_second = options_.resets_per_second},
+      glitches_{
+          .left = options_.glitches_max, .most = options_.glitches_max, .per_second = options_.glitches_per_second} {
   std::string features;
   AppendFeature(features, native::FeatureId::kCallCreditBytes, options_.call_credit_bytes);
   AppendFeature(features, native::FeatureId::kConnectionCreditBytes, options_.connection_credit_bytes);
@@ -148,6 +150,9 @@ absl::Status NativeCodec::Receive(absl::Span<const char> bytes) {
     absl::Status status =
         preface_received_ ? ReceiveFrame(native::ReadFrameHeader(header.data()), body) : ReceivePreface(header, body);
     if (!status.ok()) return status;
+    if (dead_.ok() && caused_unsent_ > uint64_t{options_.frames_unsent_max} + options_.calls_max) {
+      return Flood(counters_.frame_floods, "frames that it caused and does not read");
+    }
   }
   if (!dead_.ok()) return dead_;
   GrantConnection();
@@ -348,7 +353,10 @@ absl::Status NativeCodec::ReceiveCall(const FrameHeader& frame, absl::Span<const
   }
   CallEvents* events = events_.OnCall(incoming);
   call = Find(frame.id);
-  if (call == nullptr) return absl::OkStatus();
+  if (call == nullptr) {
+    ++caused_unsent_;
+    return absl::OkStatus();
+  }
   call->events = events;
   if (events == nullptr) call->unread = 0;
   if (complete || (!begin && !close)) return absl::OkStatus();
@@ -430,8 +438,9 @@ absl::Status NativeCodec::ReceiveBody(Call& call, uint8_t flags, absl::Span<cons
 void NativeCodec::Assemble(Call& call, absl::Span<const char> piece, uint32_t cost) {
   const size_t needed = call.partial_size + piece.size();
   if (needed > call.partial_capacity) {
-    // All of it at once within the call's credit, or when credit for all of it was granted; otherwise as it comes.
-    const size_t capacity = call.assembly_bytes != 0 || call.partial_total <= options_.call_credit_bytes
+    // All of it at once when credit for all of it was granted, or when a good part is there: otherwise as it comes, and
+    // not for the length that a stranger announces.
+    const size_t capacity = call.assembly_bytes != 0 || call.partial_total <= 4 * needed
                                 ? call.partial_total
                                 : std::min(call.partial_total, std::max(needed, 2 * call.partial_capacity));
     std::unique_ptr<char[]> larger(new char[capacity]);
@@ -538,7 +547,7 @@ absl::Status NativeCodec::ReceiveReset(const FrameHeader& frame, absl::Span<cons
   if (call == nullptr) return Late();
   if (!call->ours) {
     counters_.resets_received.Add();
-    if (!resets_.Spend()) return Flood("too many calls were reset");
+    if (!resets_.Spend()) return Flood(counters_.reset_floods, "too many calls were reset");
   }
   absl::Status why = std::move(reset.status);
   if (reset.not_started && call->ours) why = NotStarted(std::move(why));
@@ -584,11 +593,17 @@ absl::Status NativeCodec::ReceivePing(const FrameHeader& frame, absl::Span<const
     events_.OnPong(opaque);
     return absl::OkStatus();
   }
-  if (output_.empty()) acks_unsent_ = 0;
-  if (++acks_unsent_ > native::kUnsentAcksMax) return Flood("pings whose answers are not read");
+  counters_.pings_received.Add();
+  const bool strike = since_ping_ < options_.ping_interval_min;
+  since_ping_ = absl::ZeroDuration();
+  if (strike && ++ping_strikes_ > options_.ping_strikes_max) return Flood(counters_.ping_floods, "too many pings");
   char ack[native::kPingBytes];
   native::WritePing(ack, opaque);
   SendFrame(FrameType::kPing, kFlagAck, 0, absl::string_view(ack, sizeof(ack)));
+  ++caused_unsent_;
+  if (++acks_unsent_ > options_.acks_unsent_max) {
+    return Flood(counters_.ack_floods, "pings whose answers are not read");
+  }
   return absl::OkStatus();
 }
 
@@ -627,7 +642,7 @@ absl::Status NativeCodec::Late() {
 absl::Status NativeCodec::Glitch(absl::string_view what) {
   counters_.glitches.Add();
   if (glitches_.Spend()) return absl::OkStatus();
-  return Flood(absl::StrCat("too many ", what));
+  return Flood(counters_.glitch_floods, absl::StrCat("too many ", what));
 }
 
 absl::Status NativeCodec::Broken(absl::string_view what) {
@@ -635,28 +650,33 @@ absl::Status NativeCodec::Broken(absl::string_view what) {
   return Die(absl::InternalError(absl::StrCat("peer broke the format: ", what)));
 }
 
-absl::Status NativeCodec::Flood(absl::string_view what) {
-  counters_.floods.Add();
+absl::Status NativeCodec::Flood(Counter& counter, absl::string_view what) {
+  counter.Add();
   return Die(absl::ResourceExhaustedError(what));
 }
 
 absl::Status NativeCodec::Die(absl::Status why) {
   SendGoAway(why);
   dead_ = why;
+  DropInput();
+  return why;
+}
+
+void NativeCodec::DropInput() {
   header_bytes_ = 0;
   input_.reset();
   input_size_ = input_capacity_ = 0;
-  return why;
 }
 
 absl::Status NativeCodec::ResetForPeer(Call& call, absl::Status why) {
   counters_.resets_caused.Add();
   SendFrame(FrameType::kReset, 0, call.id, native::MakeReset(why, false));
+  ++caused_unsent_;
   const bool spend = !call.ours;
   CallEvents* events = call.events;
   Remove(call);
   if (events != nullptr) events->OnReset(std::move(why));
-  if (spend && !resets_.Spend()) return Flood("too many calls had to be reset");
+  if (spend && !resets_.Spend()) return Flood(counters_.reset_floods, "too many calls had to be reset");
   return absl::OkStatus();
 }
 
@@ -664,7 +684,8 @@ absl::Status NativeCodec::Refuse(CallId id, const absl::Status& why, bool closed
   counters_.resets_caused.Add();
   AllowLate(options_.call_credit_bytes, closed);
   SendFrame(FrameType::kReset, 0, id, native::MakeReset(why, true));
-  if (!resets_.Spend()) return Flood("too many calls had to be refused");
+  ++caused_unsent_;
+  if (!resets_.Spend()) return Flood(counters_.reset_floods, "too many calls had to be refused");
   return absl::OkStatus();
 }
 
@@ -748,6 +769,23 @@ void NativeCodec::Consumed(CallId id, size_t bytes) {
 void NativeCodec::TimePassed(absl::Duration since_last) {
   resets_.Pass(since_last);
   glitches_.Pass(since_last);
+  since_ping_ += std::max(since_last, absl::ZeroDuration());
+}
+
+absl::Status NativeCodec::ExpireStalled() {
+  std::vector<CallId> stalled;
+  for (Call& call : calls_) {
+    if (call.ours || call.waiting_first == nullptr) continue;
+    if (++call.stalled > 2) stalled.push_back(call.id);
+  }
+  for (const CallId id : stalled) {
+    Call* call = Find(id);
+    if (call == nullptr) continue;  // ended by another's event
+    counters_.calls_stalled.Add();
+    absl::Status status = ResetForPeer(*call, absl::ResourceExhaustedError("the caller gives no credit for the reply"));
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace troupe

@@ -8,9 +8,8 @@
 //   - for each call the peer opened (calls_max) call_credit_bytes of messages unread or incomplete, and its metadata
 //   - messages larger than a call's credit      kAssemblyMessages * message_bytes_max in all; the next waits its turn
 //   - method numbers                            4,096 of 16 bytes, 16 KiB of paths that nobody here knows
-//   - unsent                                    what the session sent, 1,000 acknowledgements, 1,000 resets and what
-//   they
-//                                               regain with time
+//   - unsent                                    what the session sent, frames_unsent_max + calls_max answers to the
+//                                               peer's own frames
 // and idle, with no call open: itself, its methods, no chunk.
 //
 // A message of at most 16 KiB for which there is credit is encoded straight into output(), and one that arrives whole
@@ -72,8 +71,10 @@ class NativeCodec final : public Codec {
   void PauseCredit() override { credit_paused_ = true; }
   void ResumeCredit() override;
   void TimePassed(absl::Duration since_last) override;
+  absl::Status ExpireStalled() override;
   size_t open_calls() const override { return table_.size(); }
   size_t held_bytes() const override { return input_capacity_ + waiting_bytes_ + partial_bytes_; }
+  size_t waiting_bytes() const override { return waiting_bytes_; }
 
  private:
   struct InOrder;  // all calls, as they were opened
@@ -96,6 +97,7 @@ class NativeCodec final : public Codec {
     bool metadata_done = false;  // initial metadata has come or gone, or may not any more
     bool assembling = false;
     bool send_room_wanted = false;
+    uint8_t stalled = 0;  // so often ExpireStalled() has found that nothing had gone
     CallEvents* events = nullptr;
     // Receiving: what the peer may still send, and what it sent that was not taken.
     uint32_t receive_credit = 0;
@@ -164,8 +166,9 @@ class NativeCodec final : public Codec {
   absl::Status Glitch(absl::string_view what);
   // The peer has broken the rules: says farewell and returns the status.
   absl::Status Broken(absl::string_view what);
-  absl::Status Flood(absl::string_view what);
+  absl::Status Flood(Counter& counter, absl::string_view what);
   absl::Status Die(absl::Status why);
+  void DropInput();
   // Ends a call for what the peer did with it; both hear why.
   absl::Status ResetForPeer(Call& call, absl::Status why);
   absl::Status Refuse(CallId id, const absl::Status& why, bool closed);
@@ -179,6 +182,7 @@ class NativeCodec final : public Codec {
   // ---- sending
   absl::Status CheckSize(size_t bytes) const;
   void Serialize(const google::protobuf::MessageLite& message, size_t size, char* to) const;
+  void BeforeFrame(native::FrameType type);
   char* BeginFrame(size_t payload, native::FrameType type, uint8_t flags, CallId id);
   void SendFrame(native::FrameType type, uint8_t flags, CallId id, absl::string_view payload);
   void SendCredit(CallId id, uint32_t credit);
@@ -258,7 +262,11 @@ class NativeCodec final : public Codec {
   Budget resets_;
   Budget glitches_;
   uint32_t late_allowed_ = 0;  // frames that were on their way when their call ended
+  // Of what stands in output_: answers to pings, and all that the peer made us send at once.
   uint32_t acks_unsent_ = 0;
+  uint32_t caused_unsent_ = 0;
+  absl::Duration since_ping_ = absl::InfiniteDuration();  // of the peer
+  uint32_t ping_strikes_ = 0;
 
   size_t waiting_bytes_ = 0;
   size_t partial_bytes_ = 0;

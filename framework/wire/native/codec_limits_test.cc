@@ -519,28 +519,35 @@ TEST(NativeCodec, FloodsEndTheConnection) {
     std::function<FrameBytes(int)> make;
     int borne;
     const char* why;
+    Counter WireCounters::* counter;
     bool reads = true;  // the peer reads what we say
   };
+  constexpr auto kResets = &WireCounters::reset_floods, kGlitches = &WireCounters::glitch_floods;
   const std::vector<Flood> floods = {
       {"resets", [](int i) { return FrameBytes().Open(3 + 2 * i, 0, "").Reset(3 + 2 * i, absl::CancelledError("")); },
-       1000, "too many calls were reset"},
+       1000, "too many calls were reset", kResets},
       {"messages too large", [](int i) { return FrameBytes().Open(3 + 2 * i, 0, "").First(3 + 2 * i, 1 << 30, "x"); },
-       1000, "too many calls had to be reset"},
+       1000, "too many calls had to be reset", kResets},
       {"refused calls",
        [](int i) {
          return FrameBytes().Open(3 + 2 * i, 0, "", {{"a", std::string(9000, 'x')}, {"b", std::string(9000, 'x')}});
        },
-       1000, "too many calls had to be refused"},
+       1000, "too many calls had to be refused", kResets},
       {"unknown frames", [](int) { return FrameBytes().Frame(static_cast<FrameType>(15), 0, 0, ""); }, 10000,
-       "too many frames of unknown type"},
+       "too many frames of unknown type", kGlitches},
       {"empty frames", [](int) { return FrameBytes().Frame(FrameType::kMessage, 0, 1, ""); }, 10000,
-       "too many empty frames"},
-      {"needless credit", [](int) { return FrameBytes().Credit(0, 1); }, 10000, "too many needless credit"},
-      {"goaways", [](int) { return FrameBytes().GoAway(0); }, 10000, "too many goaways"},
-      {"pings", [](int) { return FrameBytes().Ping(1); }, 10000, "too many pings"},
-      {"pongs", [](int) { return FrameBytes().Ping(1, kFlagAck); }, 10000, "too many pings"},
+       "too many empty frames", kGlitches},
+      {"needless credit", [](int) { return FrameBytes().Credit(0, 1); }, 10000, "too many needless credit", kGlitches},
+      {"goaways", [](int) { return FrameBytes().GoAway(0); }, 10000, "too many goaways", kGlitches},
+      {"pings", [](int) { return FrameBytes().Ping(1); }, 10000, "too many pings", kGlitches},
+      {"pongs", [](int) { return FrameBytes().Ping(1, kFlagAck); }, 10000, "too many pings", kGlitches},
       {"pings whose answers are not read", [](int) { return FrameBytes().Ping(1); }, 1000,
-       "pings whose answers are not read", false},
+       "pings whose answers are not read", &WireCounters::ack_floods, false},
+      // One for each call that it may have open, and 5,000; of these is the connection's credit.
+      {"answers that are not read", [](int i) { return FrameBytes().Call(3 + 2 * i, 0, "", "answer me"); }, 6000 - 1,
+       "frames that it caused and does not read", &WireCounters::frame_floods, false},
+      {"credit that is not read", [](int) { return FrameBytes().Message(1, std::string(40000, 'x')); }, 6000 * 4 / 5,
+       "frames that it caused and does not read", &WireCounters::frame_floods, false},
       {"late frames",
        [](int i) {
          FrameBytes bytes;
@@ -548,11 +555,16 @@ TEST(NativeCodec, FloodsEndTheConnection) {
          return bytes.Reset(1, absl::CancelledError(""));
        },
        // Those that could have been on their way when the call ended are not held against anyone.
-       10000 + 4, "too many frames for calls that are over"},
+       10000 + 4, "too many frames for calls that are over", kGlitches},
   };
   for (const Flood& flood : floods) {
     SCOPED_TRACE(flood.name);
-    CodecEnd server(Server());
+    CodecOptions options = Server();
+    options.ping_interval_min = absl::ZeroDuration();
+    CodecEnd server(options);
+    server.on_call = [&](IncomingCall& call) {
+      if (call.complete) server.codec().SendReply(call.id, nullptr, absl::OkStatus(), nullptr);
+    };
     ASSERT_OK(server.Receive(FrameBytes().Preface().Open(1, 0, "/a")));
     server.TakeOutput();
     absl::Status status;
@@ -563,9 +575,63 @@ TEST(NativeCodec, FloodsEndTheConnection) {
     EXPECT_EQ(Bear(server, 20000, make, status), flood.borne);
     EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
     EXPECT_THAT(std::string(status.message()), HasSubstr(flood.why));
-    EXPECT_EQ(server.counters().floods.value(), 1u);
+    EXPECT_EQ((server.counters().*flood.counter).value(), 1u);
     EXPECT_THAT(Describe(server.TakeOutput()).back(), HasSubstr(flood.why));
   }
+}
+
+TEST(NativeCodec, PingsThatComeTooSoonAreStrikesAndTwoAreBorne) {
+  absl::Status status;
+  const auto ping = [](int i) { return FrameBytes().Ping(i); };
+  {
+    CodecEnd server(Server());
+    ASSERT_OK(server.Receive(FrameBytes().Preface()));
+    EXPECT_EQ(Bear(server, 10, ping, status), 3) << "the first is none";
+    EXPECT_EQ(status, absl::ResourceExhaustedError("too many pings"));
+    EXPECT_EQ(server.counters().ping_floods.value(), 1u);
+    EXPECT_EQ(server.counters().pings_received.value(), 4u);
+  }
+  {
+    CodecEnd server(Server());
+    ASSERT_OK(server.Receive(FrameBytes().Preface()));
+    const auto in_time = [&](int i) {
+      server.codec().TimePassed(absl::Minutes(5));
+      return FrameBytes().Ping(i);
+    };
+    EXPECT_EQ(Bear(server, 100, in_time, status), 100) << status;
+  }
+  {
+    // While we have something to say, a peer may well ask whether we are there.
+    CodecEnd server(Server());
+    ASSERT_OK(server.Receive(FrameBytes().Preface().Open(1, 0, "/a")));
+    const auto between_messages = [&](int i) {
+      EXPECT_OK(server.codec().SendMessage(1, Value("")));
+      return FrameBytes().Ping(i);
+    };
+    EXPECT_EQ(Bear(server, 100, between_messages, status), 100) << status;
+  }
+}
+
+TEST(NativeCodec, ReplyWithoutCreditIsGivenUpWhenNothingHasGoneForTwoRounds) {
+  CodecEnd server(Server());
+  server.on_call = [&](IncomingCall& call) {
+    const auto large = Value(std::string(100 << 10, 'x'));
+    if (call.complete) server.codec().SendReply(call.id, &large, absl::OkStatus(), nullptr);
+  };
+  ASSERT_OK(server.Receive(FrameBytes().Preface().Call(1, 0, "/a", "").Call(3, 0, "", "").Open(5, 0, "")));
+  EXPECT_EQ(server.codec().open_calls(), 3u);
+  EXPECT_OK(server.codec().ExpireStalled());
+  EXPECT_OK(server.codec().ExpireStalled());
+  ASSERT_OK(server.Receive(FrameBytes().Credit(3, 2000)));
+  server.TakeFrames();
+  EXPECT_OK(server.codec().ExpireStalled());
+  EXPECT_THAT(server.TakeFrames(), ElementsAre("RESET 1 RESOURCE_EXHAUSTED: the caller gives no credit for the reply"));
+  EXPECT_OK(server.codec().ExpireStalled());
+  EXPECT_EQ(server.codec().open_calls(), 2u) << "something had gone";
+  EXPECT_OK(server.codec().ExpireStalled());
+  EXPECT_EQ(server.counters().calls_stalled.value(), 2u);
+  EXPECT_EQ(server.codec().open_calls(), 1u) << "that with nothing to send";
+  EXPECT_EQ(server.codec().waiting_bytes(), 0u);
 }
 
 TEST(NativeCodec, BudgetsRefillWithTimeAndWithCallsThatEndWell) {

@@ -43,7 +43,13 @@ void NativeCodec::Serialize(const MessageLite& message, size_t size, char* to) c
   message.SerializeWithCachedSizes(&coded);
 }
 
+void NativeCodec::BeforeFrame(FrameType type) {
+  if (output_.empty()) acks_unsent_ = caused_unsent_ = 0;  // what stood here has been read, as far as we can know
+  if (type <= FrameType::kMetadata) ping_strikes_ = 0;
+}
+
 char* NativeCodec::BeginFrame(size_t payload, FrameType type, uint8_t flags, CallId id) {
+  BeforeFrame(type);
   char* to = output_.Reserve(kFrameHeaderBytes + payload).data();
   native::WriteFrameHeader(to, payload, type, flags, id);
   return to + kFrameHeaderBytes;
@@ -59,6 +65,7 @@ void NativeCodec::SendCredit(CallId id, uint32_t credit) {
   char payload[native::kCreditBytesMax];
   const size_t size = native::WriteCredit(payload, credit) - payload;
   SendFrame(FrameType::kCredit, 0, id, absl::string_view(payload, size));
+  ++caused_unsent_;
 }
 
 bool NativeCodec::MaySendNow(const Call& call, size_t size) const {
@@ -230,10 +237,12 @@ NativeCodec::Sent NativeCodec::SendPiece(Call& call) {
     flags |= kFlagClose;
     call.close_waits = false;
   }
+  BeforeFrame(FrameType::kMessage);
   char* to = output_.Reserve(kFrameHeaderBytes + length_bytes).data();
   native::WriteFrameHeader(to, length_bytes + piece, FrameType::kMessage, flags, call.id);
   std::memcpy(to + kFrameHeaderBytes, length, length_bytes);
   output_.Commit(kFrameHeaderBytes + length_bytes);
+  call.stalled = 0;
   output_.Append(waiting.rest.Slice(0, piece));
   waiting.rest.RemovePrefix(piece);
   Spend(call, (waiting.begun ? 0 : kMessageCost) + length_bytes + piece);
@@ -416,6 +425,7 @@ void NativeCodec::SendGoAway(const absl::Status& why) {
 
 void NativeCodec::Abandon(const absl::Status& why) {
   if (dead_.ok()) dead_ = why.ok() ? absl::UnavailableError("connection lost") : why;
+  DropInput();
   while (!calls_.empty()) {
     Call& call = calls_.front();
     CallEvents* events = call.events;

@@ -11,12 +11,6 @@
 
 namespace troupe::native {
 
-// Resets, received or caused: a burst, and then so many a second. Each ended call gives one back.
-inline constexpr uint32_t kResetsMax = 1000, kResetsPerSecond = 33;
-// Frames without use: empty, unknown, needless credit, pings, frames for calls long over.
-inline constexpr uint32_t kGlitchesMax = 10000, kGlitchesPerSecond = 330;
-// Answers to pings that stand in the output: 17 KB.
-inline constexpr uint32_t kUnsentAcksMax = 1000;
 // Messages larger than a call's credit that may be assembled at once, in units of the largest message.
 inline constexpr size_t kAssemblyMessages = 4;
 // Less credit than this is not worth a frame: a sender waits for it unless it needs less, a receiver grants no less.
