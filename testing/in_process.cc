@@ -11,6 +11,7 @@ namespace troupe::testing {
 
 InProcessServer::InProcessServer(InProcessOptions options)
     : options_(std::move(options)), os_(options_.seed), loop_(os_), server_(loop_, options_.server) {
+  client_options_.limits = options_.client;
   loop_.SetExceptionHandler(
       [this](EventLoop&, const ExceptionContext& context) { reports_.push_back(context.ToString()); });
 }
@@ -50,7 +51,7 @@ void InProcessServer::Connect() {
     const absl::Status started = loop_.RunUntilComplete(server_.Start());
     if (!started.ok()) throw StatusError(started);
   }
-  client_ = std::make_unique<Session>(loop_, Session::Role::kClient, SessionOptions(), nullptr, client_counters_);
+  client_ = std::make_unique<Session>(loop_, Session::Role::kClient, client_options_, nullptr, client_counters_);
   std::unique_ptr<Protocol> server_end = server_.NewConnection();
   if (server_end == nullptr) {
     client_->Fail(absl::UnavailableError("the server takes no more connections"));

@@ -21,20 +21,28 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "troupe/async/task.h"
 #include "troupe/loop/event_loop.h"
 #include "troupe/net/memory_transport.h"
 #include "troupe/rpc/caller.h"
 #include "troupe/rpc/reply.h"
+#include "troupe/service/limits.h"
 #include "troupe/service/server.h"
 #include "troupe/service/session.h"
 #include "troupe/testing/sim/sim_os.h"
 
 namespace troupe::testing {
 
+// Idle connections stay, and nobody asks whether the other end is there: a test that waits for nothing must be seen to.
+inline ConnectionLimits PatientLimits() {
+  return {.idle_timeout = absl::InfiniteDuration(), .keepalive_time = absl::InfiniteDuration()};
+}
+
 struct InProcessOptions {
   uint64_t seed = 1;
-  ServerOptions server = {};
+  ServerOptions server = {.limits = PatientLimits()};
+  ConnectionLimits client = PatientLimits();
   // What one delivery of the transport may carry: 1 shows every byte alone.
   MemoryTransportOptions transport = {};
 };
@@ -56,6 +64,7 @@ class InProcessServer {
   Caller& caller();
   // The client's connection, as its session sees it.
   Session& client();
+  const SessionCounters& client_counters() const { return client_counters_; }
 
   // Run the loop until it is done and give its result.
   template <class T>
@@ -98,6 +107,7 @@ class InProcessServer {
   EventLoop loop_;
   std::vector<std::string> reports_;
   Server server_;
+  SessionOptions client_options_;
   SessionCounters client_counters_;
   std::unique_ptr<Session> client_;
   std::vector<TransportPtr> transports_;

@@ -15,6 +15,7 @@
 
 #include <sys/uio.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -157,6 +158,11 @@ class Os {
   // ---- resources of the process.
   virtual int64_t DescriptorLimit() = 0;  // soft limit of open descriptors
   virtual int64_t MemoryLimit() = 0;      // bytes: the cgroup's limit, or the machine's memory
+  // What the connections of the process hold, in bytes. Each adds and takes away its own.
+  std::atomic<int64_t>& held_memory() { return held_memory_; }
+
+ private:
+  std::atomic<int64_t> held_memory_ = 0;
 };
 
 }  // namespace troupe

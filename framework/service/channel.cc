@@ -48,17 +48,18 @@ absl::StatusOr<std::string> ParseTarget(absl::string_view target) {
 }  // namespace
 
 Channel::Channel(EventLoop& loop, std::string target, ChannelOptions options)
-    : loop_(loop), target_(std::move(target)), options_(options) {
+    : loop_(loop),
+      target_(std::move(target)),
+      options_(options),
+      memory_(loop, options.memory_bytes_max, counters_.memory) {
   absl::StatusOr<std::string> address = ParseTarget(target_);
   if (address.ok()) {
     address_ = *std::move(address);
   } else {
     bad_target_ = address.status();
   }
-  session_options_.codec.message_bytes_max = options_.message_bytes_max;
-  session_options_.codec.call_credit_bytes = options_.call_credit_bytes;
-  session_options_.codec.connection_credit_bytes = options_.connection_credit_bytes;
-  session_options_.calls_waiting_max = options_.calls_waiting_max;
+  session_options_.limits = options_.limits;
+  session_options_.memory = &memory_;
 }
 
 // One connection and the attempt to make it.

@@ -24,6 +24,8 @@
 #include "absl/time/time.h"
 #include "troupe/loop/event_loop.h"
 #include "troupe/rpc/caller.h"
+#include "troupe/service/limits.h"
+#include "troupe/service/memory_guard.h"
 #include "troupe/service/session.h"
 
 namespace troupe {
@@ -33,10 +35,10 @@ enum class Wire : uint8_t { kNative };
 
 struct ChannelOptions {
   Wire wire = Wire::kNative;
-  size_t message_bytes_max = 4 << 20;  // received
-  uint32_t call_credit_bytes = 64 << 10;
-  uint32_t connection_credit_bytes = 256 << 10;
-  size_t calls_waiting_max = 10000;  // for room at the server
+  // Of its connection. An idle one is given up before a server does so: the client knows whether it is about to call.
+  ConnectionLimits limits = {.idle_timeout = absl::Minutes(3)};
+  // What all connections of the process may hold, as in ServerOptions; near it the server is granted no new credit.
+  int64_t memory_bytes_max = 0;
   absl::Duration connect_timeout = absl::Seconds(20);
 };
 
@@ -58,6 +60,7 @@ class Channel final : public Caller {
   // Null while there is none.
   Connection* connection();
   uint64_t connections_made() const { return connections_made_; }
+  // Work done, and each limit when it was hit.
   const SessionCounters& counters() const { return counters_; }
 
  private:
@@ -76,6 +79,7 @@ class Channel final : public Caller {
   bool closed_ = false;
   uint64_t connections_made_ = 0;
   SessionCounters counters_;
+  MemoryGuard memory_;
   std::unique_ptr<Link> link_;
   std::vector<std::unique_ptr<Link>> retired_;  // going away, until their calls have ended
 };

@@ -27,16 +27,12 @@ class Refusal final : public Protocol {
 
 }  // namespace
 
-Server::Server(EventLoop& loop, ServerOptions options) : loop_(loop), options_(std::move(options)) {
-  session_options_.codec.message_bytes_max = options_.message_bytes_max;
-  session_options_.codec.calls_max = options_.calls_per_connection_max;
-  session_options_.codec.call_credit_bytes = options_.call_credit_bytes;
-  session_options_.codec.connection_credit_bytes = options_.connection_credit_bytes;
-  session_options_.codec.metadata_bytes_max = options_.metadata_bytes_max;
-  session_options_.codec.metadata_entries_max = options_.metadata_entries_max;
-  session_options_.calls_per_turn_max = options_.calls_per_turn_max;
-  session_options_.preface_timeout = options_.preface_timeout;
-  session_options_.linger_timeout = options_.linger_timeout;
+Server::Server(EventLoop& loop, ServerOptions options)
+    : loop_(loop),
+      options_(std::move(options)),
+      shared_(std::make_shared<Shared>(loop, options_.memory_bytes_max)) {
+  session_options_.limits = options_.limits;
+  session_options_.memory = &shared_->memory;
 }
 
 Server::~Server() {
@@ -123,7 +119,7 @@ std::unique_ptr<Protocol> Server::NewConnection() {
   const int64_t max =
       options_.connections_max > 0 ? options_.connections_max : loop_.os().DescriptorLimit() - kDescriptorsKept;
   if (state_ != State::kServing || static_cast<int64_t>(connections_) >= max) {
-    connections_refused_.Add();
+    shared_->counters.connections_refused.Add();
     return nullptr;
   }
   auto* session = new Session(loop_, Session::Role::kServer, session_options_, &shared_->table, shared_->counters);
@@ -134,7 +130,7 @@ std::unique_ptr<Protocol> Server::NewConnection() {
 }
 
 void Server::OnSessionEnded(Session& session) {
-  session.Unlink();
+  session.ListNode<Session>::Unlink();
   --connections_;
   loop_.DeleteLater(std::unique_ptr<Session>(&session));
   MaybeClosed();
@@ -196,6 +192,12 @@ Task<void> Server::WaitClosed() {
 
 std::vector<SocketAddress> Server::addresses() const {
   return listener_ == nullptr ? std::vector<SocketAddress>() : listener_->addresses();
+}
+
+int64_t Server::held_bytes() const {
+  int64_t bytes = 0;
+  for (Session& session : const_cast<Server*>(this)->sessions_) bytes += session.held_bytes();
+  return bytes;
 }
 
 size_t Server::calls_in_flight() const {

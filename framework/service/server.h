@@ -30,13 +30,14 @@
 #include "absl/types/span.h"
 #include "troupe/async/future.h"
 #include "troupe/async/task.h"
-#include "troupe/base/counter.h"
 #include "troupe/base/intrusive_list.h"
 #include "troupe/base/monotonic_time.h"
 #include "troupe/base/socket_address.h"
 #include "troupe/loop/event_loop.h"
 #include "troupe/net/protocol.h"
 #include "troupe/net/stream_server.h"
+#include "troupe/service/limits.h"
+#include "troupe/service/memory_guard.h"
 #include "troupe/service/service_table.h"
 #include "troupe/service/session.h"
 
@@ -48,20 +49,16 @@ struct ServerOptions {
   int backlog = 1024;
   bool reuse_port = false;
 
-  // Limits of one connection; over them the peer gets RESOURCE_EXHAUSTED.
-  uint32_t calls_per_connection_max = 1000;
-  size_t message_bytes_max = 4 << 20;
-  uint32_t call_credit_bytes = 64 << 10;
-  uint32_t connection_credit_bytes = 256 << 10;
-  size_t metadata_bytes_max = 16 << 10;
-  int metadata_entries_max = 100;
-  uint32_t calls_per_turn_max = 64;
+  // Of one connection.
+  ConnectionLimits limits = {};
 
-  // Connections at once; 0: the descriptor limit less 64. Over it new ones are closed at once.
+  // Connections at once; 0: the descriptor limit less 64. Over it new ones are closed at once. connections_refused
   int64_t connections_max = 0;
 
-  absl::Duration preface_timeout = absl::Seconds(10);
-  absl::Duration linger_timeout = absl::Seconds(5);
+  // What all connections of the process may hold, in bytes; 0: half of the cgroup's or machine's memory. At 80 % nobody
+  // is granted new credit, memory.tight; at 100 % new calls end RESOURCE_EXHAUSTED, but for health: memory.calls_refused
+  int64_t memory_bytes_max = 0;
+
   absl::Duration stream_drain_timeout = absl::Seconds(5);
   absl::Duration drain_timeout = absl::Seconds(25);
 };
@@ -114,8 +111,12 @@ class Server {
   const ServiceTable& services() const { return shared_->table; }
   size_t connections() const { return connections_; }
   size_t calls_in_flight() const;
+  // Work done, and each limit when it was hit.
   const SessionCounters& counters() const { return shared_->counters; }
-  uint64_t connections_refused() const { return connections_refused_.value(); }
+  // What its connections hold: unread input, messages held, unsent output.
+  int64_t held_bytes() const;
+  uint64_t connections_refused() const { return counters().connections_refused.value(); }
+  const MemoryGuard& memory() const { return shared_->memory; }
 
  private:
   class DrainTimer final : public Timer {
@@ -143,15 +144,17 @@ class Server {
   struct Shared {
     ServiceTable table;
     SessionCounters counters;
+    MemoryGuard memory;
+
+    Shared(EventLoop& loop, int64_t memory_bytes_max) : memory(loop, memory_bytes_max, counters.memory) {}
   };
   // Shared with the tasks of Start() and ServeForever(), which may outlive the server.
   struct Anchor {
     Server* server;
   };
 
-  const std::shared_ptr<Shared> shared_ = std::make_shared<Shared>();
+  const std::shared_ptr<Shared> shared_;
   const std::shared_ptr<Anchor> anchor_ = std::make_shared<Anchor>(Anchor{this});
-  Counter connections_refused_;
   State state_ = State::kMade;
   bool starting_ = false;
   bool serving_forever_ = false;

@@ -5,6 +5,8 @@
 #include <memory>
 #include <utility>
 
+#include "absl/strings/cord.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "troupe/base/errors.h"
 #include "troupe/rpc/internal/client_call.h"
@@ -25,6 +27,39 @@ const absl::string_view kNativeMagic(reinterpret_cast<const char*>(native::kMagi
 absl::Status StatusOfRefusal(const absl::Status& refused) {
   return absl::IsOutOfRange(refused) ? absl::ResourceExhaustedError(refused.message()) : refused;
 }
+
+// After a peer has ended its direction: until it is asked for the second time whether it is there, and then again. No
+// more pings than it bears.
+constexpr absl::Duration kProbeAgain = absl::Seconds(1);
+constexpr absl::Duration kProbeRarely = absl::Minutes(6);
+
+CodecOptions CodecOptionsOf(const ConnectionLimits& limits) {
+  CodecOptions codec;
+  codec.message_bytes_max = limits.message_bytes_max;
+  codec.calls_max = limits.calls_max;
+  codec.call_credit_bytes = limits.call_credit_bytes;
+  codec.connection_credit_bytes = limits.connection_credit_bytes;
+  codec.metadata_bytes_max = limits.metadata_bytes_max;
+  codec.metadata_entries_max = limits.metadata_entries_max;
+  codec.resets_max = limits.resets_max;
+  codec.resets_per_second = limits.resets_per_second;
+  codec.glitches_max = limits.glitches_max;
+  codec.glitches_per_second = limits.glitches_per_second;
+  codec.acks_unsent_max = limits.acks_unsent_max;
+  codec.frames_unsent_max = limits.frames_unsent_max;
+  codec.ping_interval_min = limits.ping_interval_min;
+  codec.ping_strikes_max = limits.ping_strikes_max;
+  return codec;
+}
+
+// For a call that no handler has seen: it may be sent again elsewhere.
+absl::Status NotStarted(absl::Status status) {
+  status.SetPayload(kNotStartedPayload, absl::Cord());
+  return status;
+}
+
+// Calls that ask how we are: answered also when memory is short.
+bool IsHealth(absl::string_view path) { return absl::StartsWith(path, "/grpc.health.v1.Health/"); }
 
 }  // namespace
 
@@ -68,9 +103,10 @@ class Session::Adapter final : public Protocol {
 
 Session::Session(EventLoop& loop, Role role, const SessionOptions& options, const ServiceTable* table,
                  SessionCounters& counters)
-    : loop_(loop), role_(role), options_(options), table_(table), counters_(counters) {
+    : loop_(loop), role_(role), options_(options), table_(table), counters_(counters), memory_(options.memory) {
   // A client says first what it speaks, so its calls can be encoded before the connection stands.
   if (role_ == Role::kClient) OpenCodec();
+  if (memory_ != nullptr) memory_->Join(*this);
 }
 
 Session::~Session() {
@@ -89,7 +125,7 @@ Session::~Session() {
 void Session::EndAtOnce() {
   if (adapter_ != nullptr) std::exchange(adapter_, nullptr)->Detach();
   if (state_ != State::kLost) {
-    Flush();
+    FlushNow();
     if (transport_ != nullptr) transport_->Abort();
     ConnectionLost(absl::UnavailableError("the connection was destroyed"));
   }
@@ -129,13 +165,19 @@ void Session::ConnectionMade(Transport& transport) {
   peer_ = transport.peer();
   local_ = transport.local();
   if (state_ == State::kClosing) return CloseTransport();  // closed while it was being connected
+  const absl::Status marks = transport.SetWriteBufferLimits(
+      {.high = options_.limits.write_high_bytes, .low = options_.limits.write_low_bytes});
+  if (!marks.ok()) throw StatusError(marks);
+  const MonotonicTime now = loop_.Time();
   if (role_ == Role::kClient) {
     state_ = State::kOpen;
+    last_received_ = active_at_ = now;
+    WatchFrom(now);
     FlushSoon();
     return;
   }
   state_ = State::kDetecting;
-  loop_.ScheduleAt(preface_timer_, loop_.Time() + options_.preface_timeout);
+  loop_.ScheduleAt(preface_timer_, now + options_.limits.preface_timeout);
 }
 
 void Session::DataReceived(absl::Span<const char> data) {
@@ -156,6 +198,7 @@ void Session::DataReceived(absl::Span<const char> data) {
 void Session::Receive(absl::Span<const char> data) {
   if (state_ != State::kOpen) return;  // what comes after the end is not looked at
   started_this_turn_ = 0;
+  ping_outstanding_ = false;
   const MonotonicTime now = loop_.Time();
   codec_->TimePassed(now - std::exchange(last_received_, now));
   absl::Status received;
@@ -168,9 +211,11 @@ void Session::Receive(absl::Span<const char> data) {
   if (!received.ok()) {
     counters_.format_errors.Add();
     CloseWith(received);
+  } else if (draining_) {
+    MaybeCloseIdle();  // credit may have let the last reply go
   }
   FlushSoon();
-  if (draining_) MaybeCloseIdle();  // it may have been the peer's credit for the last of a reply
+  Recharge();
 }
 
 void Session::Detect(absl::Span<const char> data) {
@@ -186,6 +231,8 @@ void Session::Detect(absl::Span<const char> data) {
   loop_.Cancel(preface_timer_);
   state_ = State::kOpen;
   OpenCodec();
+  active_at_ = last_received_;
+  WatchFrom(last_received_);
   for (uint32_t i = 0; table_ != nullptr && i < table_->actors().size(); ++i) {
     if (table_->actors()[i].at_connection && ActorAt(i) == nullptr) return;
   }
@@ -193,10 +240,12 @@ void Session::Detect(absl::Span<const char> data) {
 }
 
 void Session::OpenCodec() {
-  CodecOptions options = options_.codec;
+  CodecOptions options = CodecOptionsOf(options_.limits);
   options.client = role_ == Role::kClient;
+  options.counters = &counters_.wire;
   last_received_ = loop_.Time();
   codec_.reset(new NativeCodec(options, *this));
+  if (memory_ != nullptr && memory_->tight()) codec_->PauseCredit();
 }
 
 void Session::OnPrefaceTimeout() {
@@ -206,17 +255,38 @@ void Session::OnPrefaceTimeout() {
 
 bool Session::EofReceived() {
   // Nothing answers a client's calls any more, or the peer has seen our end of file: nothing is left to wait for.
-  if (role_ == Role::kClient || state_ != State::kOpen) return false;
-  bool keep = false;
+  if (role_ == Role::kClient || state_ != State::kOpen || std::exchange(eof_received_, true)) return false;
   for (const uint32_t index : actor_order_) {
-    const bool called = CallActor("EofReceived", [&] { keep = actors_[index]->EofReceived() || keep; });
+    const bool called = CallActor("EofReceived", [&] { keep_open_ = actors_[index]->EofReceived() || keep_open_; });
     if (!called) return false;
   }
-  return keep;
+  if (state_ != State::kOpen) return false;  // closed or destroyed by one of them
+  // What the peer did not say to its end cannot be answered, and it answers nothing itself.
+  std::vector<SessionServerCall*> unfinished;
+  for (SessionServerCall& call : server_calls_) {
+    if (!call.over() && !call.requested()) unfinished.push_back(&call);
+  }
+  for (SessionServerCall* call : unfinished) {
+    counters_.calls_cancelled.Add();
+    codec_->Reset(call->id(), absl::CancelledError("the connection ended inside the request"));
+    call->Lost();
+  }
+  EndClientCalls(absl::UnavailableError("the peer sends no more"));
+  if (MaybeCloseIdle()) return true;
+  // It may have ended its direction, or be gone: a peer that is gone answers bytes with a reset, which the next bytes
+  // find out.
+  const MonotonicTime now = loop_.Time();
+  codec_->SendPing(0);
+  ping_outstanding_ = false;
+  probe_at_ = now + kProbeAgain;
+  WatchFrom(now);
+  FlushSoon();
+  return true;
 }
 
 void Session::PauseWriting() {
   write_paused_ = true;
+  stalled_bytes_ = SIZE_MAX;
   for (const uint32_t index : actor_order_) {
     if (!CallActor("PauseWriting", [&] { actors_[index]->PauseWriting(); })) return;
   }
@@ -224,6 +294,22 @@ void Session::PauseWriting() {
 
 void Session::ResumeWriting() {
   write_paused_ = false;
+  room_wanted_ = true;
+  FlushSoon();
+  for (const uint32_t index : actor_order_) {
+    if (!CallActor("ResumeWriting", [&] { actors_[index]->ResumeWriting(); })) return;
+  }
+}
+
+bool Session::IsStalled() {
+  if (write_paused_) return true;
+  const size_t unsent = codec_->output().size() + (transport_ == nullptr ? 0 : transport_->write_buffer_size());
+  if (unsent <= options_.limits.write_high_bytes) return false;
+  room_wanted_ = true;
+  return true;
+}
+
+void Session::OnRoom() {
   for (SessionServerCall& call : server_calls_) {
     if (call.HasRoom()) call.Wake();
   }
@@ -231,9 +317,6 @@ void Session::ResumeWriting() {
     if (call.HasRoom()) call.Wake();
   }
   if (!pending_.empty() && !start_pending_.linked()) loop_.Schedule(start_pending_);
-  for (const uint32_t index : actor_order_) {
-    if (!CallActor("ResumeWriting", [&] { actors_[index]->ResumeWriting(); })) return;
-  }
 }
 
 void Session::ConnectionLost(const absl::Status& reason) {
@@ -242,17 +325,133 @@ void Session::ConnectionLost(const absl::Status& reason) {
   state_ = State::kLost;
   loop_.Cancel(preface_timer_);
   loop_.Cancel(linger_timer_);
+  loop_.Cancel(watch_timer_);
   flush_.Unlink();
   start_pending_.Unlink();
   EndAllCalls(absl::UnavailableError(reason.ok() ? "the connection was closed"
                                                  : absl::StrCat("the connection was lost: ", reason.message())));
+  if (codec_ != nullptr) {
+    // Replies that waited for credit, and what was not sent: handlers may run on, but nobody will read it.
+    codec_->Abandon(lost_reason_);
+    codec_->output().Clear();
+  }
+  Recharge();
   MaybeEnd();
 }
 
 void Session::Flush() {
+  if (state_ != State::kOpen) return Recharge();  // CloseTransport has sent all
+  if (!write_paused_) {
+    FlushNow();
+    if (!write_paused_ && std::exchange(room_wanted_, false)) OnRoom();
+  }
+  if (!watching_stalls_ && (write_paused_ || codec_->waiting_bytes() > 0)) {
+    watching_stalls_ = true;
+    stalls_looked_at_ = loop_.Time();
+    if (CheckStalls()) WatchFrom(stalls_looked_at_);
+  }
+  Recharge();
+}
+
+void Session::FlushNow() {
   if (transport_ == nullptr || codec_ == nullptr) return;
   ByteQueue& output = codec_->output();
-  if (!output.empty()) transport_->Write(std::move(output));
+  if (output.empty()) return;
+  transport_->Write(std::move(output));
+}
+
+// ---------------------------------------------------------------------------------------------------- the watch
+
+bool Session::IsIdle() const {
+  return in_flight_ == 0 && client_calls_.empty() && waiting_.empty() && codec_->open_calls() == 0;
+}
+
+void Session::WatchFrom(MonotonicTime now) {
+  const ConnectionLimits& limits = options_.limits;
+  MonotonicTime next = last_received_ + limits.keepalive_time;
+  if (ping_outstanding_) next = ping_sent_at_ + limits.keepalive_timeout;
+  if (eof_received_) next = probe_at_;  // nobody will answer
+  next = std::min(next, now + limits.idle_timeout / 4);
+  if (watching_stalls_) next = std::min(next, stalls_looked_at_ + limits.window_timeout / 2);
+  if (watch_timer_.scheduled()) {
+    if (watch_timer_.when() == next) return;
+    loop_.Cancel(watch_timer_);
+  }
+  if (!next.is_infinite()) loop_.ScheduleAt(watch_timer_, next);
+}
+
+void Session::OnWatch() {
+  if (state_ != State::kOpen) return;
+  const ConnectionLimits& limits = options_.limits;
+  const MonotonicTime now = loop_.Time();
+  if (std::exchange(active_, false)) active_at_ = now;
+  if (IsIdle() && now - active_at_ >= limits.idle_timeout) {
+    counters_.idle_timeouts.Add();
+    return CloseAs(absl::OkStatus(), absl::OkStatus());
+  }
+  if (ping_outstanding_) {
+    if (now - ping_sent_at_ >= limits.keepalive_timeout) {
+      counters_.keepalive_timeouts.Add();
+      return Abort(absl::UnavailableError("the peer does not answer: keepalive timeout"));
+    }
+  } else if (eof_received_) {
+    if (now >= probe_at_) {
+      codec_->SendPing(0);
+      probe_at_ = now + kProbeRarely;
+      FlushSoon();
+    }
+  } else if (now - last_received_ >= limits.keepalive_time) {
+    ping_outstanding_ = true;
+    ping_sent_at_ = now;
+    codec_->SendPing(0);
+    FlushSoon();
+  }
+  if (watching_stalls_ && now - stalls_looked_at_ >= limits.window_timeout / 2) {
+    stalls_looked_at_ = now;
+    if (!CheckStalls()) return;
+  }
+  WatchFrom(now);
+}
+
+bool Session::CheckStalls() {
+  if (!write_paused_ && codec_->waiting_bytes() == 0) {
+    watching_stalls_ = false;
+    return true;
+  }
+  if (write_paused_) {
+    // While it is paused nothing is added, so that anything that goes makes it less.
+    const size_t unsent = transport_->write_buffer_size();
+    if (unsent < std::exchange(stalled_bytes_, unsent)) stalled_looks_ = 0;
+    if (++stalled_looks_ > 2) {
+      counters_.write_stalls.Add();
+      Abort(absl::UnavailableError("the peer reads nothing"));
+      return false;
+    }
+  }
+  const absl::Status expired = codec_->ExpireStalled();
+  FlushSoon();
+  if (expired.ok()) return true;
+  CloseWith(expired);
+  return false;
+}
+
+// ---------------------------------------------------------------------------------------------------- memory
+
+int64_t Session::held_bytes() const {
+  size_t bytes = detecting_.size() + unread_bytes_ + request_bytes_;
+  if (codec_ != nullptr) bytes += codec_->held_bytes() + codec_->output().size();
+  if (transport_ != nullptr) bytes += transport_->write_buffer_size();
+  return static_cast<int64_t>(bytes);
+}
+
+void Session::PauseCredit() {
+  if (codec_ != nullptr) codec_->PauseCredit();
+}
+
+void Session::ResumeCredit() {
+  if (codec_ == nullptr) return;
+  codec_->ResumeCredit();
+  FlushSoon();
 }
 
 // ---------------------------------------------------------------------------------------------------- the end
@@ -291,24 +490,31 @@ void Session::CloseAs(const absl::Status& for_peer, const absl::Status& for_call
   if (state_ == State::kLost || state_ == State::kClosing) return;
   close_reason_ = for_peer;
   draining_ = true;
-  if (state_ == State::kOpen) codec_->SendGoAway(for_peer);
+  const bool open = state_ == State::kOpen;
   state_ = State::kClosing;
   EndAllCalls(for_calls.ok() ? absl::UnavailableError("the connection is closing") : for_calls);
+  if (open) codec_->SendGoAway(for_peer);
   CloseTransport();
 }
 
 void Session::CloseTransport() {
   if (transport_ == nullptr) return;
   loop_.Cancel(preface_timer_);
-  Flush();
-  if (!transport_->CanWriteEof()) return transport_->Close();
+  loop_.Cancel(watch_timer_);
+  FlushNow();
+  lingering_bytes_ = transport_->write_buffer_size();
+  loop_.ScheduleAt(linger_timer_, loop_.Time() + options_.limits.linger_timeout);
+  if (eof_received_ || !transport_->CanWriteEof()) return transport_->Close();
   // Closing a socket with unread bytes resets the connection, and what we sent last may be lost with it. So the peer is
   // told that no more comes, and given a while to close its end.
   transport_->WriteEof();
-  loop_.ScheduleAt(linger_timer_, loop_.Time() + options_.linger_timeout);
 }
 
 void Session::OnLingerTimeout() {
+  if (transport_ != nullptr && transport_->write_buffer_size() < lingering_bytes_) {  // it reads, slowly
+    lingering_bytes_ = transport_->write_buffer_size();
+    return loop_.ScheduleAt(linger_timer_, loop_.Time() + options_.limits.linger_timeout);
+  }
   counters_.linger_timeouts.Add();
   if (transport_ != nullptr) transport_->Abort();
 }
@@ -334,9 +540,14 @@ void Session::EndAllCalls(const absl::Status& why) {
     if (!call->over()) counters_.calls_cancelled.Add();
     call->Lost();
   }
+  EndClientCalls(why);
+}
+
+void Session::EndClientCalls(const absl::Status& why) {
   while (!client_calls_.empty()) {
     SessionClientCall& call = client_calls_.front();
-    call.id_ = 0;
+    // The peer need not go on with what nobody waits for.
+    codec_->Reset(std::exchange(call.id_, 0), absl::CancelledError("the caller closed the connection"));
     call.End(why);
   }
   while (!waiting_.empty()) waiting_.front().End(why);
@@ -354,13 +565,15 @@ size_t Session::handlers_running() const {
   return count;
 }
 
-void Session::MaybeCloseIdle() {
-  if (!draining_ || in_flight_ > 0) return;
-  if (state_ == State::kClosing || state_ == State::kLost) return;
-  if (!client_calls_.empty() || !waiting_.empty()) return;
-  if (codec_ != nullptr && codec_->open_calls() > 0) return;  // a reply waits for the peer's credit
+bool Session::MaybeCloseIdle() {
+  if (!draining_ && (!eof_received_ || keep_open_)) return false;
+  if (in_flight_ > 0 || state_ == State::kClosing || state_ == State::kLost) return false;
+  if (!client_calls_.empty() || !waiting_.empty()) return false;
+  // Replies that wait for credit; a peer that sends no more will give none.
+  if (codec_ != nullptr && codec_->open_calls() > 0 && !eof_received_) return false;
   state_ = State::kClosing;
   CloseTransport();
+  return true;
 }
 
 void Session::MaybeEnd() {
@@ -373,6 +586,7 @@ void Session::End() {
   if (ended_) return;
   ended_ = true;
   std::exception_ptr fatal;
+  if (memory_ != nullptr) std::exchange(memory_, nullptr)->Leave(*this);
   for (const uint32_t index : actor_order_) {
     try {
       CallActor("ConnectionLost", [&] { actors_[index]->ConnectionLost(lost_reason_); });
@@ -392,11 +606,23 @@ void Session::End() {
 const void* Session::FindMethod(absl::string_view path) { return table_ == nullptr ? nullptr : table_->Find(path); }
 
 CallEvents* Session::OnCall(IncomingCall& incoming) {
+  if (memory_ != nullptr && memory_->full() && !IsHealth(incoming.path)) {
+    memory_->CountRefusedCall();
+    codec_->Reset(incoming.id, NotStarted(absl::ResourceExhaustedError("the server is short of memory")));
+    return nullptr;
+  }
+  if (in_flight_ >= options_.limits.calls_max) {
+    // The peer has reset calls whose handlers have not stopped yet.
+    counters_.wire.calls_refused.Add();
+    codec_->Reset(incoming.id, NotStarted(absl::UnavailableError(absl::StrCat(in_flight_, " handlers still run"))));
+    return nullptr;
+  }
   const auto* served = static_cast<const internal::ServedMethod*>(incoming.method);
   if (served == nullptr) {
     counters_.calls_unimplemented.Add();
-    codec_->SendReply(incoming.id, nullptr,
-                      absl::UnimplementedError(absl::StrCat("this server has no method ", incoming.path)), nullptr);
+    codec_->SendReply(
+        incoming.id, nullptr,
+        absl::UnimplementedError(absl::StrCat("this server has no method ", incoming.path.substr(0, 200))), nullptr);
     return nullptr;
   }
   if (draining_ || state_ != State::kOpen) {
@@ -419,10 +645,11 @@ CallEvents* Session::OnCall(IncomingCall& incoming) {
 }
 
 void Session::Start(SessionServerCall& call) {
-  if (!pending_.empty() || write_paused_ || started_this_turn_ >= options_.calls_per_turn_max) {
-    (write_paused_ ? counters_.starts_delayed_unsent : counters_.turns_exhausted).Add();
+  const bool stalled = IsStalled();
+  if (stalled || !pending_.empty() || started_this_turn_ >= options_.limits.calls_per_turn_max) {
+    (stalled ? counters_.starts_delayed_unsent : counters_.turns_exhausted).Add();
     pending_.PushBack(call);
-    if (!write_paused_ && !start_pending_.linked()) loop_.Schedule(start_pending_);
+    if (!stalled && !start_pending_.linked()) loop_.Schedule(start_pending_);
     return;
   }
   StartNow(call);
@@ -442,10 +669,10 @@ void Session::StartNow(SessionServerCall& call) {
 void Session::StartPending() {
   started_this_turn_ = 0;
   const auto go_on_later = [this] {
-    if (!pending_.empty() && !write_paused_ && !start_pending_.linked()) loop_.Schedule(start_pending_);
+    if (!pending_.empty() && !start_pending_.linked() && !IsStalled()) loop_.Schedule(start_pending_);
   };
   try {
-    while (!pending_.empty() && !write_paused_ && started_this_turn_ < options_.calls_per_turn_max) {
+    while (!pending_.empty() && started_this_turn_ < options_.limits.calls_per_turn_max && !IsStalled()) {
       StartNow(pending_.PopFront());
     }
   } catch (...) {  // Fatal
@@ -459,7 +686,10 @@ void Session::OnCallEnded(SessionServerCall& call) {
   static_cast<ListNode<InFlight>&>(call).Unlink();
   static_cast<ListNode<Pending>&>(call).Unlink();
   --in_flight_;
+  active_ = true;
+  request_bytes_ -= std::exchange(call.request_bytes_, 0);
   call.Release();
+  state_ == State::kLost ? Recharge() : FlushSoon();  // what it held is free
   if (in_flight_ > 0) return;
   MaybeCloseIdle();
   MaybeEnd();
@@ -540,7 +770,7 @@ internal::ClientCallRef Session::StartCall(const MethodInfo& method, const CallO
     call->End(StatusOfRefusal(id.status()));
     return handle;
   }
-  if (waiting_count_ >= options_.calls_waiting_max) {
+  if (waiting_count_ >= options_.limits.calls_waiting_max) {
     counters_.calls_waiting_refused.Add();
     call->End(absl::ResourceExhaustedError(absl::StrCat(waiting_count_, " calls wait for the peer to grant room")));
     return handle;
@@ -596,6 +826,7 @@ void Session::OnClientCallEnded(SessionClientCall& call) {
     --waiting_count_;
   }
   call.Release();
+  active_ = true;
   if (draining_) MaybeCloseIdle();
 }
 

@@ -34,8 +34,11 @@
 #include "troupe/net/transport.h"
 #include "troupe/rpc/call.h"
 #include "troupe/rpc/connection.h"
+#include "troupe/service/limits.h"
+#include "troupe/service/memory_guard.h"
 #include "troupe/service/service_table.h"
 #include "troupe/wire/codec.h"
+#include "troupe/wire/counters.h"
 
 namespace troupe {
 
@@ -55,21 +58,25 @@ struct SessionCounters {
   Counter turns_exhausted;        // more calls came at once than a turn takes
   Counter starts_delayed_unsent;  // calls waited unstarted because output was not read
   Counter calls_waiting_refused;  // ours, over calls_waiting_max
+  Counter messages_malformed;     // requests that do not parse, or are nested deeper than 100 messages
   Counter wires_unknown;
   Counter preface_timeouts;
   Counter linger_timeouts;  // peers that did not close their end after ours
+  Counter idle_timeouts;
+  Counter keepalive_timeouts;
+  Counter write_stalls;  // connections that took no bytes for a window_timeout
   Counter format_errors;
+  Counter connections_refused;  // over connections_max, or not serving
+  WireCounters wire;
+  MemoryCounters memory;
 };
 
 struct SessionOptions {
-  CodecOptions codec;
-  absl::Duration preface_timeout = absl::Seconds(10);  // for the first bytes of a client
-  absl::Duration linger_timeout = absl::Seconds(5);    // for the peer to close, after we did
-  uint32_t calls_per_turn_max = 64;                    // started before the loop goes round
-  size_t calls_waiting_max = 10000;                    // ours, until the peer grants room
+  ConnectionLimits limits;
+  MemoryGuard* memory = nullptr;  // outlives the session; null: nobody counts
 };
 
-class Session final : public Connection, public ListNode<Session>, private CodecEvents {
+class Session final : public Connection, public ListNode<Session>, public MemoryGuard::Holder, private CodecEvents {
  public:
   enum class Role { kServer, kClient };
 
@@ -106,6 +113,11 @@ class Session final : public Connection, public ListNode<Session>, private Codec
   // Calls of the peer that were taken up and have not ended.
   size_t calls_in_flight() const { return in_flight_; }
   size_t handlers_running() const;
+
+  // ---- memory: unread input, messages held, unsent output.
+  int64_t held_bytes() const override;
+  void PauseCredit() override;
+  void ResumeCredit() override;
 
   // ---- Connection
   EventLoop& loop() override { return loop_; }
@@ -169,15 +181,29 @@ class Session final : public Connection, public ListNode<Session>, private Codec
   void OnLingerTimeout();
   // Sends what is there and ends our direction; the connection is lost when the peer ends its own, or after a while.
   void CloseTransport();
-  // Hands what the codec made to the transport when the batch ends.
+  // Hands what the codec made to the transport when the batch ends; while the transport is paused, when it resumes.
   void FlushSoon() {
     if (!flush_.linked() && state_ != State::kLost) loop_.AfterBatch(flush_);
   }
   void Flush();
+  void FlushNow();
+  // Unsent bytes are above the write mark: OnRoom() follows when they are not.
+  bool IsStalled();
+  void OnRoom();
+  void Recharge() {
+    if (memory_ != nullptr) memory_->Recharge(*this);
+  }
+  // Idle, silent and stalled connections.
+  void OnWatch();
+  void WatchFrom(MonotonicTime now);
+  // False: the connection is ending.
+  bool CheckStalls();
+  bool IsIdle() const;
   // The peer broke the format, or an actor failed: says so to the peer and closes.
   void CloseWith(const absl::Status& why) { CloseAs(why, why); }
   // `why`: for calls of ours; the peer's are cancelled.
   void EndAllCalls(const absl::Status& why);
+  void EndClientCalls(const absl::Status& why);
 
   // ---- calls of the peer
   // Starts the call now or queues it.
@@ -198,7 +224,8 @@ class Session final : public Connection, public ListNode<Session>, private Codec
   };
   bool user_code_is_running() const;
   void EndAtOnce();
-  void MaybeCloseIdle();
+  // Closes a connection that waits for its last call, when there is none. True: it is closing now.
+  bool MaybeCloseIdle();
   void MaybeEnd();
   // A Fatal thrown meanwhile is passed on when all is done.
   void End();
@@ -217,11 +244,19 @@ class Session final : public Connection, public ListNode<Session>, private Codec
   const SessionOptions options_;
   const ServiceTable* const table_;
   SessionCounters& counters_;
+  MemoryGuard* memory_;  // null once it has ended
   absl::AnyInvocable<void(Session&)> on_ended_;
 
   State state_ = State::kConnecting;
   bool draining_ = false;
   bool write_paused_ = false;
+  bool room_wanted_ = false;   // someone waits for the output to go although the transport is not paused
+  bool eof_received_ = false;  // the peer sends no more, and still reads
+  bool keep_open_ = false;     // an actor wants to go on nevertheless
+  bool active_ = false;        // a call has ended since the watch last looked
+  bool ping_outstanding_ = false;
+  bool watching_stalls_ = false;
+  uint8_t stalled_looks_ = 0;  // so often the transport was found to have taken nothing
   bool ended_ = false;
   int user_code_ = 0;
   absl::Status close_reason_;
@@ -232,7 +267,16 @@ class Session final : public Connection, public ListNode<Session>, private Codec
   SocketAddress local_;
   std::string detecting_;  // the first bytes, while there are too few
   std::unique_ptr<Codec> codec_;
-  MonotonicTime last_received_;  // for the codec's budgets, which refill with time
+  MonotonicTime last_received_;
+  MonotonicTime active_at_;
+  MonotonicTime ping_sent_at_;
+  MonotonicTime probe_at_;  // whether a peer that has ended its direction is there
+  MonotonicTime stalls_looked_at_;
+  size_t stalled_bytes_ = 0;  // in the transport when the stall was last looked at
+  size_t lingering_bytes_ = 0;
+  // What applications have not read yet; unary requests whose handlers have not ended.
+  size_t unread_bytes_ = 0;
+  size_t request_bytes_ = 0;
 
   IntrusiveList<internal::SessionServerCall, InFlight> server_calls_;
   IntrusiveList<internal::SessionServerCall, Pending> pending_;  // taken up, handler not started
@@ -252,6 +296,7 @@ class Session final : public Connection, public ListNode<Session>, private Codec
   Step<&Session::End> end_{*this};
   Timeout<&Session::OnPrefaceTimeout> preface_timer_{*this};
   Timeout<&Session::OnLingerTimeout> linger_timer_{*this};
+  Timeout<&Session::OnWatch> watch_timer_{*this};
 };
 
 }  // namespace troupe

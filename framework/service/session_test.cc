@@ -2,20 +2,20 @@
 // The actor's methods run functions that each test supplies, and it writes down the callbacks of its life.
 #include "troupe/service/session.h"
 
-#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "echo/v1/echo.troupe.h"
 #include "absl/strings/str_cat.h"
+#include "echo/v1/echo.troupe.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "troupe/async/sleep.h"
 #include "troupe/base/errors.h"
 #include "troupe/rpc/until_draining.h"
 #include "troupe/service/server.h"
+#include "troupe/service/testing_actor.h"
 #include "troupe/testing/in_process.h"
 #include "troupe/testing/matchers.h"
 
@@ -41,44 +41,9 @@ using ::troupe::testing::InProcessOptions;
 using ::troupe::testing::IsOkAndHolds;
 using ::troupe::testing::StatusIs;
 
-using Status = Task<absl::Status>;
-
-struct Script {
-  std::function<Status(const EchoRequest&, EchoResponse&, Call&)> echo;
-  std::function<Status(const ExpandRequest&, Writer<ExpandResponse>, Call&)> expand;
-  std::function<Status(Reader<CollectRequest>, CollectResponse&, Call&)> collect;
-  std::function<Status(Reader<ChatRequest>, Writer<ChatResponse>, Call&)> chat;
-  std::vector<std::string> log;
-};
-
-class ScriptedEcho final : public echo::v1::EchoActor {
- public:
-  explicit ScriptedEcho(Script& script) : script_(script) { script_.log.push_back("made"); }
-  ~ScriptedEcho() override { script_.log.push_back("destroyed"); }
-
-  void ConnectionMade(Connection&) override { script_.log.push_back("ConnectionMade"); }
-  void ConnectionLost(const absl::Status& reason) override {
-    script_.log.push_back("ConnectionLost " + absl::StatusCodeToString(reason.code()));
-  }
-  void PauseWriting() override { script_.log.push_back("PauseWriting"); }
-  void ResumeWriting() override { script_.log.push_back("ResumeWriting"); }
-
-  Status Echo(const EchoRequest& request, EchoResponse& response, Call& call) override {
-    return script_.echo(request, response, call);
-  }
-  Status Expand(const ExpandRequest& request, Writer<ExpandResponse> writer, Call& call) override {
-    return script_.expand(request, writer, call);
-  }
-  Status Collect(Reader<CollectRequest> reader, CollectResponse& response, Call& call) override {
-    return script_.collect(reader, response, call);
-  }
-  Status Chat(Reader<ChatRequest> reader, Writer<ChatResponse> writer, Call& call) override {
-    return script_.chat(reader, writer, call);
-  }
-
- private:
-  Script& script_;
-};
+using internal::Script;
+using internal::ScriptedEcho;
+using Status = Script::Status;
 
 EchoRequest Request(std::string text) {
   EchoRequest request;
@@ -160,8 +125,22 @@ TEST_P(SessionTest, ALargeMessageTravels) {
   EXPECT_EQ(got->message(), large);
 }
 
+Task<void> EchoAndNote(EchoStub echo, std::string text, std::string name, std::vector<std::string>& order) {
+  absl::StatusOr<EchoResponse> got = co_await echo.Echo(Request(std::move(text)));
+  order.push_back(got.ok() ? std::move(name) : got.status().ToString());
+}
+
+TEST_P(SessionTest, SmallMessagesOvertakeALargeOne) {
+  const std::string large(GetParam() > 7 ? 3 << 20 : 200 << 10, 'x');
+  std::vector<std::string> order;
+  auto first = service().loop().CreateTask(EchoAndNote(stub(), large, "large", order));
+  auto second = service().loop().CreateTask(EchoAndNote(stub(), "a", "small", order));
+  service().Advance(absl::Seconds(1));
+  EXPECT_THAT(order, ElementsAre("small", "large"));
+}
+
 TEST_P(SessionTest, AMessageOverTheLimitIsRefusedAndTheConnectionLives) {
-  options_.server.message_bytes_max = 1000;
+  options_.server.limits.message_bytes_max = 1000;
   EXPECT_THAT(service().Run(stub().Echo(Request(std::string(2000, 'x')))),
               StatusIs(absl::StatusCode::kResourceExhausted));
   EXPECT_OK(service().Run(stub().Echo(Request("small"))));

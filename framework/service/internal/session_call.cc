@@ -1,5 +1,7 @@
 #include "troupe/service/internal/session_call.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "troupe/base/errors.h"
 
@@ -36,13 +38,13 @@ bool SessionServerCall::TakeUp(IncomingCall& incoming) {
   if (served_->info->client_streams()) {
     ready_ = true;
     if (incoming.complete) {
-      Deliver(incoming.message, incoming.charged);
+      Keep(incoming.message, incoming.charged);
       CloseReading();
     }
     return true;
   }
   if (!incoming.complete) return true;  // OnMessage and OnHalfClose follow
-  const bool parsed = ParseRequest(incoming.message);
+  const bool parsed = TakeRequest(incoming.message);
   if (incoming.charged != 0) session_->codec_->Consumed(id_, incoming.charged);
   if (!parsed) {
     OnBadMessage();
@@ -53,11 +55,23 @@ bool SessionServerCall::TakeUp(IncomingCall& incoming) {
   return true;
 }
 
+bool SessionServerCall::TakeRequest(absl::Span<const char> request) {
+  request_bytes_ += request.size();
+  session_->request_bytes_ += request.size();
+  return ParseRequest(request);
+}
+
+void SessionServerCall::Keep(absl::Span<const char> message, size_t charged) {
+  unread_bytes_ += charged;
+  session_->unread_bytes_ += charged;
+  Deliver(message, charged);
+}
+
 void SessionServerCall::OnMessage(absl::Span<const char> message, size_t charged) {
   if (over()) return Consumed(charged);
-  if (served_->info->client_streams()) return Deliver(message, charged);
+  if (served_->info->client_streams()) return Keep(message, charged);
   const bool second = std::exchange(has_request_, true);
-  const bool parsed = !second && ParseRequest(message);
+  const bool parsed = !second && TakeRequest(message);
   Consumed(charged);
   if (second) {
     EndEarly(absl::UnimplementedError(absl::StrCat(method().path, ": more than one request came")));
@@ -83,13 +97,13 @@ void SessionServerCall::OnReset(absl::Status) {
 }
 
 void SessionServerCall::Lost() {
-  id_ = 0;
+  session_->codec_->Forget(std::exchange(id_, 0));
   PeerGone();
   if (!handler_runs()) OnHandlerEnded();
 }
 
 void SessionServerCall::OnSendRoom() {
-  if (!session_->write_paused_) WakeWriters();
+  if (HasRoom()) WakeWriters();
 }
 
 Metadata& SessionServerCall::initial_metadata() {
@@ -113,18 +127,26 @@ bool SessionServerCall::Send(const google::protobuf::MessageLite& message) {
 }
 
 void SessionServerCall::Consumed(size_t charged) {
+  const size_t kept = std::min(charged, unread_bytes_);
+  unread_bytes_ -= kept;
+  session_->unread_bytes_ -= kept;
   if (id_ == 0 || charged == 0) return;
   session_->codec_->Consumed(id_, charged);
   session_->FlushSoon();
 }
 
-bool SessionServerCall::IsBlocked() const { return session_->write_paused_ || session_->codec_->WaitingBytes(id_) > 0; }
+bool SessionServerCall::IsBlocked() const { return session_->codec_->WaitingBytes(id_) > 0 || session_->IsStalled(); }
 
 void SessionServerCall::SendOutcome(const absl::Status& status, const google::protobuf::MessageLite* response) {
   SendInitialMetadataOnce();
   session_->codec_->SendReply(id_, response, status, trailers().empty() ? nullptr : &trailers());
   session_->FlushSoon();
   (status.ok() ? session_->counters_.calls_ended_ok : session_->counters_.calls_failed).Add();
+}
+
+void SessionServerCall::OnBadMessage() {
+  session_->counters_.messages_malformed.Add();
+  ServerCall::OnBadMessage();
 }
 
 void SessionServerCall::OnHandlerEnded() {
@@ -162,7 +184,13 @@ void SessionClientCall::OnReset(absl::Status why) {
 }
 
 void SessionClientCall::OnSendRoom() {
-  if (session_ != nullptr && !session_->write_paused_) WakeWriters();
+  if (HasRoom()) WakeWriters();
+}
+
+void SessionClientCall::OnMessage(absl::Span<const char> message, size_t charged) {
+  unread_bytes_ += charged;
+  session_->unread_bytes_ += charged;
+  DeliverMessage(message, charged);
 }
 
 bool SessionClientCall::Send(const google::protobuf::MessageLite& message) {
@@ -191,13 +219,18 @@ void SessionClientCall::HalfClose() {
 }
 
 void SessionClientCall::Consumed(size_t charged) {
-  if (id_ == 0 || session_ == nullptr || charged == 0) return;
+  if (session_ == nullptr || charged == 0) return;
+  const size_t kept = std::min(charged, unread_bytes_);
+  unread_bytes_ -= kept;
+  session_->unread_bytes_ -= kept;
+  if (id_ == 0) return;
   session_->codec_->Consumed(id_, charged);
   session_->FlushSoon();
 }
 
 bool SessionClientCall::IsBlocked() const {
-  return !started() || session_->write_paused_ || session_->codec_->WaitingBytes(id_) > 0;
+  if (session_ == nullptr) return false;
+  return !started() || session_->codec_->WaitingBytes(id_) > 0 || session_->IsStalled();
 }
 
 void SessionClientCall::SendCancel(const absl::Status& why) {
@@ -221,6 +254,7 @@ void SessionClientCall::OnDeadline() {
 void SessionClientCall::Ended() {
   if (session_ == nullptr) return;
   core_loop().Cancel(deadline_timer_);
+  session_->unread_bytes_ -= std::exchange(unread_bytes_, 0);
   std::exchange(session_, nullptr)->OnClientCallEnded(*this);
 }
 

@@ -42,6 +42,8 @@ class SessionServerCall final : public ServerCall,
   // Answers a call whose handler has not started.
   void Refuse(const absl::Status& status);
   void Wake() { WakeWriters(); }
+  // All that the caller sends has come.
+  bool requested() const { return served_->info->client_streams() ? reading_closed() : ready_; }
 
   using ServerCall::DestroyHandler;
   using ServerCall::EndEarly;
@@ -72,9 +74,14 @@ class SessionServerCall final : public ServerCall,
   void OnUnreferenced() override;
   void Consumed(size_t charged) override;
   bool IsBlocked() const override;
+  void OnBadMessage() override;
   void SendOutcome(const absl::Status& status, const google::protobuf::MessageLite* response) override;
   void OnHandlerEnded() override;
   void SendInitialMetadataOnce();
+  // Of a unary call: parses it, charged until the handler has ended.
+  bool TakeRequest(absl::Span<const char> request);
+  // Of a stream: kept until it is read.
+  void Keep(absl::Span<const char> message, size_t charged);
 
   const ServedMethod* served_ = nullptr;
   CoreRef<ServerCallPool> pool_;  // while in use
@@ -83,6 +90,8 @@ class SessionServerCall final : public ServerCall,
   bool ready_ = false;
   bool has_request_ = false;
   bool initial_metadata_sent_ = false;
+  size_t unread_bytes_ = 0;   // of the session's
+  size_t request_bytes_ = 0;  // of the session's
   Metadata initial_metadata_;
 };
 
@@ -105,7 +114,7 @@ class SessionClientCall final : public ClientCall,
 
   // ---- CallEvents
   void OnInitialMetadata(Metadata metadata) override { DeliverInitialMetadata(std::move(metadata)); }
-  void OnMessage(absl::Span<const char> message, size_t charged) override { DeliverMessage(message, charged); }
+  void OnMessage(absl::Span<const char> message, size_t charged) override;
   void OnHalfClose() override {}
   void OnEnd(absl::Status status, Metadata trailers) override;
   void OnReset(absl::Status why) override;
@@ -144,7 +153,8 @@ class SessionClientCall final : public ClientCall,
   const MonotonicTime deadline_;
   CallId id_ = 0;
   bool half_closed_ = false;
-  Metadata metadata_;  // while it waits
+  size_t unread_bytes_ = 0;  // of the session's
+  Metadata metadata_;        // while it waits
   // What was written while the call waited for room: copies, in order.
   std::vector<std::unique_ptr<google::protobuf::MessageLite>> unsent_;
   DeadlineTimer deadline_timer_{*this};

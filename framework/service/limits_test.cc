@@ -1,0 +1,965 @@
+// How this test works: a real server over memory in virtual time, and a Stranger who sends it bytes of our choosing. Each
+// limit of ConnectionLimits and ServerOptions is hit by a test that carries its name; the counter says so, the peer gets
+// the status, and an honest client on the same server goes on.
+#include "troupe/service/limits.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "echo/v1/echo.troupe.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "troupe/async/sleep.h"
+#include "troupe/net/connect.h"
+#include "troupe/net/memory_transport.h"
+#include "troupe/net/protocol.h"
+#include "troupe/net/transport.h"
+#include "troupe/service/channel.h"
+#include "troupe/service/memory_guard.h"
+#include "troupe/service/server.h"
+#include "troupe/service/session.h"
+#include "troupe/service/testing_actor.h"
+#include "troupe/service/testing_stranger.h"
+#include "troupe/testing/in_process.h"
+#include "troupe/testing/matchers.h"
+#include "troupe/testing/sim_world.h"
+#include "troupe/wire/native/frame.h"
+#include "troupe/wire/native/testing_peer.h"
+
+namespace troupe {
+namespace {
+
+using ::echo::v1::EchoRequest;
+using ::echo::v1::EchoResponse;
+using ::echo::v1::EchoStub;
+using ::echo::v1::ExpandRequest;
+using ::echo::v1::ExpandResponse;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+using ::testing::StartsWith;
+using ::testing::UnorderedElementsAre;
+using ::troupe::internal::Script;
+using ::troupe::internal::ScriptedEcho;
+using ::troupe::internal::Stranger;
+using ::troupe::native::FrameBytes;
+using ::troupe::native::FrameType;
+using ::troupe::testing::InProcess;
+using ::troupe::testing::InProcessOptions;
+using ::troupe::testing::SimHost;
+using ::troupe::testing::SimWorld;
+using ::troupe::testing::StatusIs;
+
+using Status = Script::Status;
+
+constexpr char kEcho[] = "/echo.v1.Echo/Echo";
+constexpr char kExpand[] = "/echo.v1.Echo/Expand";
+constexpr char kCollect[] = "/echo.v1.Echo/Collect";
+
+EchoRequest Request(std::string text) {
+  EchoRequest request;
+  request.set_message(std::move(text));
+  return request;
+}
+std::string Encoded(std::string text) { return Request(std::move(text)).SerializeAsString(); }
+
+Status Copy(const EchoRequest& request, EchoResponse& response) {
+  response.set_message(request.message());
+  co_return absl::OkStatus();
+}
+Status AnswerAfter(absl::Duration duration) {
+  co_await Sleep(duration);
+  co_return absl::OkStatus();
+}
+
+class LimitsTest : public ::testing::Test {
+ protected:
+  LimitsTest() {
+    script_.echo = [](const EchoRequest& request, EchoResponse& response, Call&) { return Copy(request, response); };
+  }
+  InProcess<ScriptedEcho>& service() {
+    if (service_ == nullptr) {
+      service_ = std::make_unique<InProcess<ScriptedEcho>>(options_, std::ref(script_));
+      EXPECT_OK(service_->Run(service_->stub().Echo(Request("starts the server"))));
+    }
+    return *service_;
+  }
+  ConnectionLimits& limits() { return options_.server.limits; }
+  const SessionCounters& counters() { return service().server().counters(); }
+  // An honest client is served, by the connection that it had before.
+  void ExpectHonestClientServed() { EXPECT_OK(service().Run(service().stub().Echo(Request("honest")))); }
+  std::unique_ptr<Stranger> NewStranger(const MemoryTransportOptions& transport = {}) {
+    return std::make_unique<Stranger>(service().server(), transport);
+  }
+  // What the server says in answer.
+  std::vector<std::string> Say(Stranger& stranger, const FrameBytes& bytes) {
+    stranger.Send(bytes);
+    service().RunUntilIdle();
+    return stranger.TakeFrames();
+  }
+
+  Script script_;
+  InProcessOptions options_;
+  std::unique_ptr<InProcess<ScriptedEcho>> service_;
+};
+
+// ---------------------------------------------------------------------------------------------------- calls
+
+TEST_F(LimitsTest, CallsMax) {
+  limits().calls_max = 3;
+  script_.echo = [](const EchoRequest& request, EchoResponse& response, Call&) {
+    return request.message() == "slow" ? AnswerAfter(absl::Seconds(1)) : Copy(request, response);
+  };
+  auto stranger = NewStranger();
+  FrameBytes bytes = FrameBytes().Preface();
+  for (uint32_t i = 0; i < 4; ++i) bytes.Call(1 + 2 * i, 0, i == 0 ? kEcho : "", Encoded("slow"));
+  EXPECT_THAT(Say(*stranger, bytes), ElementsAre("RESET 7 UNAVAILABLE: more than 3 calls in flight (not started)"));
+  EXPECT_EQ(counters().wire.calls_refused.value(), 1u);
+  ExpectHonestClientServed();
+  service().Advance(absl::Seconds(2));
+  EXPECT_THAT(stranger->TakeFrames(), SizeIs(3));
+}
+
+Status Stubborn(absl::Duration duration) {
+  const MonotonicTime until = EventLoop::Current().Time() + duration;
+  while (EventLoop::Current().Time() < until) {
+    try {
+      co_await Sleep(duration);
+    } catch (const Cancelled&) {  // will not hear of it
+    }
+  }
+  co_return absl::OkStatus();
+}
+
+TEST_F(LimitsTest, CallsMaxCountsHandlersOfResetCallsUntilTheyHaveStopped) {
+  limits().calls_max = 2;
+  script_.echo = [](const EchoRequest& request, EchoResponse& response, Call&) {
+    return request.message() == "stubborn" ? Stubborn(absl::Seconds(10)) : Copy(request, response);
+  };
+  auto stranger = NewStranger();
+  const std::string stubborn = Encoded("stubborn");
+  EXPECT_THAT(Say(*stranger, FrameBytes()
+                                 .Preface()
+                                 .Call(1, 0, kEcho, stubborn)
+                                 .Reset(1, absl::CancelledError(""))
+                                 .Call(3, 0, "", stubborn)
+                                 .Reset(3, absl::CancelledError(""))
+                                 .Call(5, 0, "", stubborn)),
+              ElementsAre("RESET 5 UNAVAILABLE: 2 handlers still run (not started)"));
+  EXPECT_EQ(service().server().calls_in_flight(), 2u);
+  EXPECT_EQ(counters().wire.calls_refused.value(), 1u);
+  service().Advance(absl::Seconds(11));
+  EXPECT_THAT(Say(*stranger, FrameBytes().Call(7, 0, "", Encoded("x"))), ElementsAre(StartsWith("END 7")));
+}
+
+TEST_F(LimitsTest, CallsPerTurnMax) {
+  limits().calls_per_turn_max = 10;
+  int started = 0;
+  script_.echo = [&](const EchoRequest& request, EchoResponse& response, Call&) {
+    ++started;
+    return Copy(request, response);
+  };
+  auto stranger = NewStranger();
+  FrameBytes bytes = FrameBytes().Preface();
+  for (uint32_t i = 0; i < 25; ++i) bytes.Call(1 + 2 * i, 0, i == 0 ? kEcho : "", "");
+  service().RunUntilIdle();
+  started = 0;
+  stranger->Send(bytes);
+  std::vector<int> starts;
+  std::function<void()> each_turn = [&, seen = 0]() mutable {
+    if (started != seen) starts.push_back(started - std::exchange(seen, started));
+    if (started < 25) service().loop().CallSoon([&] { each_turn(); });
+  };
+  each_turn();
+  service().RunUntilIdle();
+  EXPECT_THAT(starts, ElementsAre(10, 10, 5));
+  EXPECT_EQ(counters().turns_exhausted.value(), 15u);
+}
+
+TEST_F(LimitsTest, CallsWaitingMax) {
+  limits().calls_max = 1;
+  options_.client.calls_waiting_max = 2;
+  script_.echo = [](const EchoRequest& request, EchoResponse& response, Call&) {
+    return request.message() == "slow" ? AnswerAfter(absl::Seconds(1)) : Copy(request, response);
+  };
+  EchoStub echo = service().stub();
+  std::vector<Reply<EchoResponse>> replies;
+  for (int i = 0; i < 4; ++i) replies.push_back(echo.Echo(Request("slow")));
+  EXPECT_THAT(service().Run(std::move(replies[3])), StatusIs(absl::StatusCode::kResourceExhausted));
+  for (int i = 0; i < 3; ++i) EXPECT_OK(service().Run(std::move(replies[i])));
+  EXPECT_EQ(service().client_counters().calls_waiting_refused.value(), 1u);
+}
+
+// ---------------------------------------------------------------------------------------------------- bytes
+
+TEST_F(LimitsTest, MessageBytesMaxIsCheckedBeforeAnythingIsAllocated) {
+  limits().message_bytes_max = 1000;
+  auto stranger = NewStranger();
+  EXPECT_THAT(Say(*stranger, FrameBytes().Preface().Open(1, 0, kEcho).First(1, 1 << 29, "x")),
+              ElementsAre("RESET 1 RESOURCE_EXHAUSTED: message of 536870912 bytes, at most 1000"));
+  EXPECT_EQ(service().server().held_bytes(), 0);
+  EXPECT_EQ(counters().wire.messages_too_large.value(), 1u);
+  EXPECT_THAT(Say(*stranger, FrameBytes().Call(3, 0, "", Encoded("x"))), ElementsAre(StartsWith("END 3")));
+}
+
+// A request with `depth` groups of an unknown field, one inside the other.
+std::string Nested(int depth) { return std::string(depth, '\x13') + std::string(depth, '\x14'); }
+
+TEST_F(LimitsTest, ProtobufDepth) {
+  auto stranger = NewStranger();
+  EXPECT_THAT(
+      Say(*stranger, FrameBytes().Preface().Call(1, 0, kEcho, Nested(100)).Call(3, 0, "", Nested(101))),
+      ElementsAre("END 1 whole: ''", HasSubstr("END 3 INTERNAL: /echo.v1.Echo/Echo: a request does not parse")));
+  EXPECT_EQ(counters().messages_malformed.value(), 1u);
+  ExpectHonestClientServed();
+}
+
+TEST_F(LimitsTest, MetadataBytesMax) {
+  limits().metadata_bytes_max = 100;
+  auto stranger = NewStranger();
+  EXPECT_THAT(Say(*stranger, FrameBytes().Preface().Open(1, 0, kCollect, {{"key", std::string(100, 'v')}})),
+              ElementsAre(StartsWith("RESET 1 RESOURCE_EXHAUSTED: metadata is larger")));
+  EXPECT_EQ(counters().wire.metadata_refused.value(), 1u);
+  ExpectHonestClientServed();
+}
+
+TEST_F(LimitsTest, MetadataEntriesMax) {
+  limits().metadata_entries_max = 2;
+  auto stranger = NewStranger();
+  EXPECT_THAT(Say(*stranger, FrameBytes().Preface().Open(1, 0, kCollect, {{"a", ""}, {"b", ""}, {"c", ""}})),
+              ElementsAre(StartsWith("RESET 1 RESOURCE_EXHAUSTED: metadata is larger")));
+  EXPECT_EQ(counters().wire.metadata_refused.value(), 1u);
+  ExpectHonestClientServed();
+}
+
+Status ReadNothing(Reader<echo::v1::CollectRequest>) {
+  co_await Sleep(absl::Hours(1));
+  co_return absl::OkStatus();
+}
+
+TEST_F(LimitsTest, CallCreditBytes) {
+  script_.collect = [](Reader<echo::v1::CollectRequest> reader, echo::v1::CollectResponse&, Call&) {
+    return ReadNothing(reader);
+  };
+  auto stranger = NewStranger();
+  const std::string half(32000, 'x');
+  EXPECT_THAT(Say(*stranger, FrameBytes().Preface().Open(1, 0, kCollect).Message(1, half).Message(1, half)), IsEmpty());
+  EXPECT_EQ(service().server().held_bytes(), 2 * (32000 + 32)) << "what was granted for a call that nobody reads";
+  EXPECT_THAT(Say(*stranger, FrameBytes().Message(1, half)),
+              Contains(HasSubstr("INTERNAL: peer broke the format: message bytes beyond the credit of call 1")));
+  EXPECT_EQ(counters().wire.credit_overruns.value(), 1u);
+  EXPECT_EQ(counters().format_errors.value(), 1u);
+  EXPECT_EQ(service().server().held_bytes(), 0);
+  ExpectHonestClientServed();
+}
+
+TEST_F(LimitsTest, ConnectionCreditBytes) {
+  script_.collect = [](Reader<echo::v1::CollectRequest> reader, echo::v1::CollectResponse&, Call&) {
+    return ReadNothing(reader);
+  };
+  MemoryTransportOptions at_once;
+  at_once.pipe_bytes_max = at_once.delivery_bytes_max = 1 << 20;
+  auto stranger = NewStranger(at_once);
+  // Calls within their own credit. The connection's comes back in halves, after each delivery.
+  const std::string message(60000, 'x');
+  EXPECT_THAT(Say(*stranger,
+                  FrameBytes().Preface().Open(1, 0, kCollect).Message(1, message).Open(3, 0, "").Message(3, message)),
+              IsEmpty());
+  FrameBytes bytes;
+  for (uint32_t id = 5; id < 11; id += 2) bytes.Open(id, 0, "").Message(id, message);
+  EXPECT_THAT(Say(*stranger, bytes),
+              Contains(HasSubstr("INTERNAL: peer broke the format: message bytes beyond the connection's credit")));
+  EXPECT_EQ(counters().wire.credit_overruns.value(), 1u);
+  ExpectHonestClientServed();
+}
+
+TEST_F(LimitsTest, WriteHighBytes) {
+  limits().write_high_bytes = 10000;
+  limits().write_low_bytes = 1000;
+  int started = 0;
+  const std::string text(1000, 'x');
+  script_.echo = [&](const EchoRequest&, EchoResponse& response, Call&) -> Status {
+    ++started;
+    response.set_message(text);
+    co_return absl::OkStatus();
+  };
+  MemoryTransportOptions narrow;
+  narrow.pipe_bytes_max = 2000;
+  auto stranger = NewStranger(narrow);
+  started = 0;
+  stranger->StopReading();
+  stranger->Send(FrameBytes().Preface().Call(1, 0, kEcho, ""));
+  for (uint32_t i = 1; i < 100; ++i) stranger->Send(FrameBytes().Call(1 + 2 * i, 0, "", ""));
+  service().RunUntilIdle();
+  // What the pipe holds, and the mark; one more crosses it.
+  EXPECT_LE(started, (2000 + 10000) / 1000 + 1);
+  EXPECT_GE(started, 10000 / 1100);
+  EXPECT_LE(service().server().held_bytes(), 10000 + 1100);
+  EXPECT_GT(counters().starts_delayed_unsent.value(), 80u);
+  EXPECT_EQ(service().server().calls_in_flight(), 100u - started);
+  ExpectHonestClientServed();
+  stranger->Read();
+  service().RunUntilIdle();
+  EXPECT_EQ(started, 101) << "the honest one too";
+  EXPECT_THAT(stranger->TakeFrames(), SizeIs(100));
+}
+
+// Who writes without ever waiting for the loop meets the mark as well, whatever credit its peer gives.
+TEST_F(LimitsTest, WriteHighBytesHoldsAStreamWhosePeerGrantsEverything) {
+  int written = 0;
+  script_.expand = [&](const ExpandRequest&, Writer<ExpandResponse> writer, Call&) -> Status {
+    ExpandResponse response;
+    response.set_message(std::string(1000, 'x'));
+    for (; written < 100000; ++written) {
+      const bool more = co_await writer.Write(response);
+      if (!more) co_return absl::CancelledError("nobody reads");
+    }
+    co_return absl::OkStatus();
+  };
+  auto stranger = NewStranger();
+  stranger->StopReading();
+  stranger->Send(FrameBytes()
+                     .Preface()
+                     .Credit(0, 1 << 30)
+                     .Open(1, 0, kExpand)
+                     .Credit(1, 1 << 30)
+                     .Message(1, "", native::kFlagClose));
+  int64_t most = 0;
+  for (int i = 0; i < 1000; ++i) {
+    service().loop().RunOnceWithoutWaiting();
+    most = std::max(most, service().server().held_bytes());
+  }
+  EXPECT_LE(most, (64 << 10) + 2 * 1100);
+  EXPECT_GT(written, 64);
+  EXPECT_LT(written, 200);
+  ExpectHonestClientServed();
+}
+
+// ---------------------------------------------------------------------------------------------------- floods
+
+TEST_F(LimitsTest, ResetsMaxReceived) {
+  auto stranger = NewStranger();
+  FrameBytes bytes = FrameBytes().Preface();
+  script_.collect = [](Reader<echo::v1::CollectRequest> reader, echo::v1::CollectResponse&, Call&) {
+    return ReadNothing(reader);
+  };
+  for (uint32_t i = 0; i < 1000; ++i) {
+    bytes.Open(1 + 2 * i, 0, i == 0 ? kCollect : "").Reset(1 + 2 * i, absl::CancelledError(""));
+  }
+  EXPECT_THAT(Say(*stranger, bytes), IsEmpty());
+  // 33 a second come back.
+  service().Advance(absl::Seconds(1));
+  bytes = FrameBytes();
+  for (uint32_t i = 1000; i < 1033; ++i) bytes.Open(1 + 2 * i, 0, "").Reset(1 + 2 * i, absl::CancelledError(""));
+  EXPECT_THAT(Say(*stranger, bytes), IsEmpty());
+  EXPECT_EQ(counters().wire.resets_received.value(), 1033u);
+  EXPECT_THAT(Say(*stranger, FrameBytes().Open(2067, 0, "").Reset(2067, absl::CancelledError(""))),
+              ElementsAre("GOAWAY 2067 RESOURCE_EXHAUSTED: too many calls were reset"));
+  EXPECT_TRUE(stranger->ended());
+  EXPECT_EQ(counters().wire.reset_floods.value(), 1u);
+  ExpectHonestClientServed();
+}
+
+TEST_F(LimitsTest, ResetsMaxCaused) {
+  limits().resets_max = 10;
+  limits().calls_max = 1;
+  script_.collect = [](Reader<echo::v1::CollectRequest> reader, echo::v1::CollectResponse&, Call&) {
+    return ReadNothing(reader);
+  };
+  auto stranger = NewStranger();
+  FrameBytes bytes = FrameBytes().Preface();
+  for (uint32_t i = 0; i < 12; ++i) bytes.Open(1 + 2 * i, 0, i == 0 ? kCollect : "");
+  const std::vector<std::string> said = Say(*stranger, bytes);
+  ASSERT_THAT(said, SizeIs(12));
+  EXPECT_EQ(said.back(), "GOAWAY 23 RESOURCE_EXHAUSTED: too many calls had to be refused");
+  EXPECT_EQ(counters().wire.reset_floods.value(), 1u);
+  ExpectHonestClientServed();
+}
+
+TEST_F(LimitsTest, GlitchesMax) {
+  limits().glitches_max = 100;
+  auto stranger = NewStranger();
+  FrameBytes bytes = FrameBytes().Preface();
+  for (int i = 0; i < 100; ++i) bytes.Frame(static_cast<FrameType>(9), 0, 0, "");
+  EXPECT_THAT(Say(*stranger, bytes), IsEmpty());
+  EXPECT_THAT(Say(*stranger, FrameBytes().Frame(static_cast<FrameType>(9), 0, 0, "")),
+              ElementsAre("GOAWAY 0 RESOURCE_EXHAUSTED: too many frames of unknown type"));
+  EXPECT_EQ(counters().wire.glitches.value(), 101u);
+  EXPECT_EQ(counters().wire.glitch_floods.value(), 1u);
+  ExpectHonestClientServed();
+}
+
+// A peer that pings and never reads: the answers stand in the codec once the transport has paused, where they are
+// counted, instead of in a write buffer that grows.
+TEST_F(LimitsTest, AcksUnsentMax) {
+  limits().ping_interval_min = absl::ZeroDuration();
+  limits().glitches_max = 1 << 30;
+  auto stranger = NewStranger();
+  stranger->StopReading();
+  stranger->Send(FrameBytes().Preface());
+  constexpr int64_t kAck = native::kFrameHeaderBytes + native::kPingBytes;
+  int pings = 0;
+  int64_t most = 0;
+  while (!stranger->ended() && counters().wire.ack_floods.value() == 0 && pings < 100000) {
+    stranger->Send(FrameBytes().Ping(++pings));
+    service().RunUntilIdle();
+    if (!stranger->ended() && counters().wire.ack_floods.value() == 0)
+      most = std::max(most, service().server().held_bytes());
+  }
+  EXPECT_EQ(counters().wire.ack_floods.value(), 1u);
+  // In the write buffer up to the mark, which one more crosses; and a thousand before it.
+  EXPECT_LE(most, (64 << 10) + kAck + 1000 * kAck);
+  EXPECT_GT(most, (64 << 10) + 1000 * kAck);
+  EXPECT_EQ(pings - 1, ((64 << 10) - 48 + (64 << 10)) / kAck + 1 + 1000) << "pipe, write buffer, codec";
+  ExpectHonestClientServed();
+  stranger->Read();
+  service().RunUntilIdle();
+  EXPECT_THAT(stranger->TakeFrames().back(), "GOAWAY 0 RESOURCE_EXHAUSTED: pings whose answers are not read");
+}
+
+TEST_F(LimitsTest, FramesUnsentMax) {
+  limits().calls_max = 10;
+  limits().frames_unsent_max = 100;
+  auto stranger = NewStranger();
+  stranger->StopReading();
+  stranger->Send(FrameBytes().Preface());
+  int calls = 0;
+  int64_t most = 0;
+  while (counters().wire.frame_floods.value() == 0 && calls < 100000) {
+    // Each is answered at once: there is no such method.
+    stranger->Send(FrameBytes().Call(1 + 2 * calls, calls == 0 ? 0 : 0, calls == 0 ? "/no.such/Method" : "", ""));
+    ++calls;
+    service().RunUntilIdle();
+    most = std::max(most, service().server().held_bytes());
+  }
+  EXPECT_EQ(counters().wire.frame_floods.value(), 1u);
+  const int64_t answer = 8 + 60;
+  EXPECT_LE(most, (64 << 10) + (110 + 2) * answer);
+  ExpectHonestClientServed();
+}
+
+TEST_F(LimitsTest, PingStrikesMax) {
+  auto stranger = NewStranger();
+  EXPECT_THAT(Say(*stranger, FrameBytes().Preface().Ping(1).Ping(2).Ping(3)), SizeIs(3));
+  service().Advance(absl::Minutes(4));
+  EXPECT_THAT(Say(*stranger, FrameBytes().Ping(4)), ElementsAre("GOAWAY 0 RESOURCE_EXHAUSTED: too many pings"));
+  EXPECT_EQ(counters().wire.ping_floods.value(), 1u);
+  auto patient = NewStranger();
+  EXPECT_THAT(Say(*patient, FrameBytes().Preface()), IsEmpty());
+  for (int i = 0; i < 10; ++i) {
+    service().Advance(absl::Minutes(5));
+    EXPECT_THAT(Say(*patient, FrameBytes().Ping(i)), ElementsAre(StartsWith("PING ack")));
+  }
+  ExpectHonestClientServed();
+}
+
+// ---------------------------------------------------------------------------------------------------- time
+
+TEST_F(LimitsTest, PrefaceTimeout) {
+  auto stranger = NewStranger();
+  service().RunUntilIdle();
+  stranger->Send(absl::string_view("\xF1\x54\x52", 3));
+  service().Advance(absl::Seconds(9));
+  EXPECT_FALSE(stranger->ended());
+  service().Advance(absl::Seconds(2));
+  EXPECT_TRUE(stranger->ended());
+  EXPECT_EQ(counters().preface_timeouts.value(), 1u);
+  ExpectHonestClientServed();
+}
+
+TEST_F(LimitsTest, LingerTimeout) {
+  limits().glitches_max = 0;
+  auto stranger = NewStranger();
+  EXPECT_THAT(Say(*stranger, FrameBytes().Preface().Frame(static_cast<FrameType>(9), 0, 0, "")), SizeIs(1));
+  EXPECT_TRUE(stranger->ended());
+  service().Advance(absl::Seconds(4));
+  EXPECT_EQ(service().server().connections(), 2u);
+  service().Advance(absl::Seconds(2));
+  EXPECT_EQ(counters().linger_timeouts.value(), 1u);
+  EXPECT_EQ(service().server().connections(), 1u);
+}
+
+TEST_F(LimitsTest, WindowTimeoutOfAReplyWhoseCallerGivesNoCredit) {
+  script_.echo = [](const EchoRequest& request, EchoResponse& response, Call&) -> Status {
+    response.set_message(request.message() == "large" ? std::string(200 << 10, 'x') : "");
+    co_return absl::OkStatus();
+  };
+  auto stranger = NewStranger();
+  static_cast<void>(
+      Say(*stranger, FrameBytes().Preface().Call(1, 0, kEcho, Encoded("large")).Call(3, 0, "", Encoded("large"))));
+  EXPECT_GT(service().server().held_bytes(), 2 * (34 << 10));
+  std::vector<std::string> said;
+  for (int i = 1; i <= 45; ++i) {  // one of them goes on, though slowly
+    service().Advance(absl::Seconds(1));
+    if (i < 30) {
+      EXPECT_EQ(counters().wire.calls_stalled.value(), 0u) << i;
+    }
+    for (std::string& line : Say(*stranger, FrameBytes().Credit(3, 1024))) said.push_back(std::move(line));
+  }
+  EXPECT_THAT(said, Contains("RESET 1 RESOURCE_EXHAUSTED: the caller gives no credit for the reply"));
+  EXPECT_EQ(counters().wire.calls_stalled.value(), 1u);
+  service().Advance(absl::Minutes(1));
+  EXPECT_EQ(counters().wire.calls_stalled.value(), 2u);
+  EXPECT_EQ(service().server().held_bytes(), 0);
+  EXPECT_FALSE(stranger->ended());
+  ExpectHonestClientServed();
+}
+
+TEST_F(LimitsTest, WindowTimeoutOfAStreamWhoseCallerGivesNoCredit) {
+  std::vector<std::string> log;
+  script_.expand = [&](const ExpandRequest&, Writer<ExpandResponse> writer, Call&) -> Status {
+    ExpandResponse response;
+    response.set_message(std::string(1000, 'x'));
+    try {
+      while (true) {
+        const bool more = co_await writer.Write(response);
+        if (!more) co_return absl::OkStatus();
+      }
+    } catch (const Cancelled&) {
+      log.push_back("cancelled");
+      throw;
+    }
+  };
+  auto stranger = NewStranger();
+  static_cast<void>(Say(*stranger, FrameBytes().Preface().Open(1, 0, kExpand).Message(1, "", native::kFlagClose)));
+  service().Advance(absl::Seconds(29));
+  EXPECT_THAT(log, IsEmpty());
+  service().Advance(absl::Seconds(17));
+  EXPECT_THAT(log, ElementsAre("cancelled"));
+  EXPECT_THAT(stranger->TakeFrames(), Contains(StartsWith("RESET 1 RESOURCE_EXHAUSTED")));
+  ExpectHonestClientServed();
+}
+
+TEST_F(LimitsTest, WindowTimeoutOfAConnectionThatTakesNoBytes) {
+  const std::string text(200 << 10, 'x');
+  script_.echo = [&](const EchoRequest& request, EchoResponse& response, Call&) -> Status {
+    response.set_message(request.message() == "large" ? text : "");
+    co_return absl::OkStatus();
+  };
+  auto stranger = NewStranger();
+  stranger->StopReading();
+  stranger->Send(
+      FrameBytes().Preface().Open(1, 0, kEcho).Credit(1, 1 << 20).Message(1, Encoded("large"), native::kFlagClose));
+  service().Advance(absl::Seconds(29));
+  EXPECT_FALSE(stranger->ended());
+  EXPECT_GT(service().server().held_bytes(), 100 << 10);
+  service().Advance(absl::Seconds(17));
+  EXPECT_EQ(counters().write_stalls.value(), 1u);
+  EXPECT_EQ(service().server().connections(), 1u);
+  EXPECT_EQ(service().server().held_bytes(), 0);
+  ExpectHonestClientServed();
+}
+
+TEST_F(LimitsTest, IdleTimeout) {
+  limits().idle_timeout = absl::Minutes(5);
+  auto stranger = NewStranger();
+  script_.echo = [](const EchoRequest& request, EchoResponse& response, Call&) {
+    return request.message() == "long" ? AnswerAfter(absl::Minutes(20)) : Copy(request, response);
+  };
+  EXPECT_THAT(Say(*stranger, FrameBytes().Preface().Call(1, 0, kEcho, Encoded("long"))), IsEmpty());
+  service().Advance(absl::Minutes(20) + absl::Seconds(1));
+  EXPECT_FALSE(stranger->ended()) << "a call was in flight";
+  EXPECT_THAT(stranger->TakeFrames(), SizeIs(1));
+  service().Advance(absl::Minutes(4));
+  EXPECT_FALSE(stranger->ended());
+  service().Advance(absl::Minutes(3));
+  EXPECT_TRUE(stranger->ended());
+  EXPECT_THAT(stranger->TakeFrames(), ElementsAre("GOAWAY 1 OK"));
+  EXPECT_EQ(counters().idle_timeouts.value(), 2u) << "the honest one was idle too";
+}
+
+TEST_F(LimitsTest, KeepaliveTimeout) {
+  limits().keepalive_time = absl::Hours(2);
+  script_.collect = [](Reader<echo::v1::CollectRequest>, echo::v1::CollectResponse&, Call&) {
+    return AnswerAfter(absl::Hours(100));
+  };
+  auto dead = NewStranger();
+  auto alive = NewStranger();
+  static_cast<void>(Say(*dead, FrameBytes().Preface().Open(1, 0, kCollect)));
+  static_cast<void>(Say(*alive, FrameBytes().Preface().Open(1, 0, kCollect)));
+  service().Advance(absl::Hours(2) - absl::Seconds(1));
+  EXPECT_THAT(alive->TakeFrames(), IsEmpty());
+  service().Advance(absl::Seconds(2));
+  EXPECT_THAT(alive->TakeFrames(), ElementsAre("PING 0"));
+  EXPECT_THAT(Say(*alive, FrameBytes().Ping(0, native::kFlagAck)), IsEmpty());
+  service().Advance(absl::Seconds(18));
+  EXPECT_FALSE(dead->ended());
+  service().Advance(absl::Seconds(2));
+  EXPECT_TRUE(dead->ended());
+  EXPECT_FALSE(alive->ended());
+  EXPECT_EQ(counters().keepalive_timeouts.value(), 1u);
+  service().Advance(absl::Hours(2));
+  EXPECT_THAT(alive->TakeFrames(), ElementsAre("PING 0")) << "again";
+}
+
+Task<absl::StatusOr<EchoResponse>> EchoOnce(Channel& channel, std::string text) {
+  EchoStub echo(channel);
+  absl::StatusOr<EchoResponse> got = co_await echo.Echo(Request(std::move(text)));
+  co_return got;
+}
+
+TEST(ChannelLimitsTest, KeepaliveTimeoutFindsAServerThatIsGone) {
+  SimWorld world;
+  SimHost& server_host = world.AddHost("server");
+  SimHost& client_host = world.AddHost("client");
+  Script script;
+  script.echo = [](const EchoRequest&, EchoResponse&, Call&) { return AnswerAfter(absl::Hours(100)); };
+  ServerOptions server_options;
+  server_options.listen = {"0.0.0.0:7400"};
+  Server server(server_host.loop(), server_options);
+  server.Add<ScriptedEcho>(std::ref(script));
+  ASSERT_OK(world.Run(server_host, server.Start()));
+  ChannelOptions options;
+  options.limits.keepalive_time = absl::Minutes(10);
+  Channel channel(client_host.loop(), "server:7400", options);
+  auto call = client_host.loop().CreateTask(EchoOnce(channel, "x"));
+  world.RunFor(absl::Minutes(45));
+  EXPECT_FALSE(call.done()) << "it answers";
+  EXPECT_EQ(server.counters().wire.pings_received.value(), 4u);
+  world.Partition(server_host, client_host);
+  world.RunFor(absl::Minutes(11));
+  EXPECT_TRUE(call.done());
+  EXPECT_THAT(call.result(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("keepalive")));
+  EXPECT_EQ(channel.counters().keepalive_timeouts.value(), 1u);
+  server.Close();
+  world.Run(server_host, server.WaitClosed());
+}
+
+TEST(ChannelLimitsTest, IdleTimeoutClosesAndTheNextCallConnectsAgain) {
+  SimWorld world;
+  SimHost& server_host = world.AddHost("server");
+  SimHost& client_host = world.AddHost("client");
+  Script script;
+  script.echo = [](const EchoRequest& request, EchoResponse& response, Call&) { return Copy(request, response); };
+  ServerOptions server_options;
+  server_options.listen = {"0.0.0.0:7400"};
+  Server server(server_host.loop(), server_options);
+  server.Add<ScriptedEcho>(std::ref(script));
+  ASSERT_OK(world.Run(server_host, server.Start()));
+  Channel channel(client_host.loop(), "server:7400");
+  EXPECT_OK(world.Run(client_host, EchoOnce(channel, "x")));
+  world.RunFor(absl::Minutes(6));
+  EXPECT_EQ(server.connections(), 0u);
+  EXPECT_EQ(channel.counters().idle_timeouts.value(), 1u);
+  EXPECT_EQ(server.counters().idle_timeouts.value(), 0u) << "the client is first";
+  EXPECT_OK(world.Run(client_host, EchoOnce(channel, "x")));
+  EXPECT_EQ(channel.connections_made(), 2u);
+  server.Close();
+  world.Run(server_host, server.WaitClosed());
+}
+
+// ---------------------------------------------------------------------------------------------------- the server
+
+TEST_F(LimitsTest, ConnectionsMaxIsTheDescriptorLimitLess64) {
+  service().os().SetDescriptorLimit(64 + 3);
+  auto second = NewStranger();
+  auto third = NewStranger();
+  auto fourth = NewStranger();
+  EXPECT_TRUE(fourth->lost());
+  EXPECT_EQ(counters().connections_refused.value(), 1u);
+  EXPECT_EQ(service().server().connections(), 3u);
+  ExpectHonestClientServed();
+  second.reset();
+  service().Advance(absl::Seconds(1));
+  EXPECT_FALSE(NewStranger()->lost());
+}
+
+TEST_F(LimitsTest, MemoryBytesMax) {
+  options_.server.memory_bytes_max = 1 << 20;
+  limits().call_credit_bytes = 512 << 10;
+  limits().connection_credit_bytes = 2 << 20;
+  script_.collect = [](Reader<echo::v1::CollectRequest> reader, echo::v1::CollectResponse&, Call&) {
+    return ReadNothing(reader);
+  };
+  auto stranger = NewStranger();
+  const MemoryGuard& memory = service().server().memory();
+  // Just below 80 %: credit comes back for what reaches its call.
+  FrameBytes bytes = FrameBytes().Preface().Open(1, 0, kCollect).Open(3, 0, "").Open(5, 0, "");
+  for (int i = 0; i < 7; ++i) bytes.Message(1, std::string(60000, 'x'));
+  static_cast<void>(Say(*stranger, bytes));
+  EXPECT_EQ(memory.held(), 7 * 60032);
+  EXPECT_FALSE(memory.tight());
+  bytes = FrameBytes();
+  for (int i = 0; i < 7; ++i) bytes.Message(3, std::string(60000, 'x'));
+  static_cast<void>(Say(*stranger, bytes));
+  EXPECT_EQ(memory.held(), 14 * 60032);
+  EXPECT_TRUE(memory.tight());
+  EXPECT_EQ(counters().memory.tight.value(), 1u);
+  ExpectHonestClientServed();
+
+  // At 80 % no new credit: the connection's would be due after half of 2 MiB.
+  bytes = FrameBytes();
+  for (int i = 0; i < 4; ++i) bytes.Message(5, std::string(60000, 'x'));
+  EXPECT_THAT(Say(*stranger, bytes), IsEmpty());
+  EXPECT_GE(memory.held(), 1 << 20);
+  EXPECT_TRUE(memory.full());
+
+  // At 100 % new calls are refused, whoever makes them, and none was started.
+  const absl::Status refused = service().Run(service().stub().Echo(Request("honest"))).status();
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("short of memory")));
+  EXPECT_TRUE(refused.GetPayload(kNotStartedPayload).has_value());
+  EXPECT_THAT(Say(*stranger, FrameBytes().Open(7, 1, "/grpc.health.v1.Health/Check")),
+              ElementsAre(HasSubstr("UNIMPLEMENTED")))
+      << "health is answered, here by those who have none";
+  EXPECT_EQ(counters().memory.calls_refused.value(), 1u);
+
+  // What holds the memory goes, and all is as before.
+  EXPECT_THAT(Say(*stranger, FrameBytes().Reset(1, absl::CancelledError("")).Reset(3, absl::CancelledError(""))),
+              IsEmpty());
+  service().Advance(absl::Seconds(1));
+  EXPECT_FALSE(memory.tight());
+  EXPECT_EQ(memory.held(), 4 * 60032);
+  EXPECT_THAT(stranger->TakeFrames(), ElementsAre(StartsWith("CREDIT ")));
+  ExpectHonestClientServed();
+  stranger.reset();
+  service().Advance(absl::Seconds(1));
+  EXPECT_EQ(memory.held(), 0);
+}
+
+TEST_F(LimitsTest, MemoryBytesMaxIsHalfOfWhatTheProcessMayUse) {
+  EXPECT_EQ(service().server().memory().bytes_max(), service().os().MemoryLimit() / 2);
+}
+
+TEST_F(LimitsTest, MemoryIsChargedWithRequestsWhoseHandlersRunAndWithRepliesThatWait) {
+  script_.echo = [](const EchoRequest& request, EchoResponse& response, Call&) -> Status {
+    if (request.message().size() > 100) co_await Sleep(absl::Seconds(1));
+    response.set_message(request.message());
+    co_return absl::OkStatus();
+  };
+  auto stranger = NewStranger();
+  const std::string request = Encoded(std::string(60000, 'x'));
+  static_cast<void>(Say(
+      *stranger,
+      FrameBytes().Preface().Call(1, 0, kEcho, request).Call(3, 0, "", request).Reset(3, absl::CancelledError(""))));
+  EXPECT_EQ(service().server().memory().held(), static_cast<int64_t>(request.size())) << "the other has stopped";
+  service().Advance(absl::Seconds(2));
+  EXPECT_EQ(service().server().memory().held(), 0);
+}
+
+// ---------------------------------------------------------------------------------------------------- half-closed
+
+Status ExpandSlowly(const ExpandRequest& request, Writer<ExpandResponse> writer) {
+  ExpandResponse response;
+  for (int i = 0; i < request.count(); ++i) {
+    co_await Sleep(absl::Seconds(1));
+    const bool more = co_await writer.Write(response);
+    if (!more) break;
+  }
+  co_return absl::OkStatus();
+}
+
+class HalfClosedTest : public LimitsTest {
+ protected:
+  HalfClosedTest() {
+    script_.echo = [](const EchoRequest& request, EchoResponse& response, Call&) {
+      return request.message() == "slow" ? AnswerAfter(absl::Seconds(1)) : Copy(request, response);
+    };
+    script_.expand = [](const ExpandRequest& request, Writer<ExpandResponse> writer, Call&) {
+      return ExpandSlowly(request, writer);
+    };
+    script_.collect = [this](Reader<echo::v1::CollectRequest> reader, echo::v1::CollectResponse&, Call&) -> Status {
+      echo::v1::CollectRequest request;
+      try {
+        while (true) {
+          const bool more = co_await reader.Read(request);
+          if (!more) break;
+        }
+      } catch (const Cancelled&) {
+        script_.log.push_back("cancelled");
+        throw;
+      }
+      co_await Sleep(absl::Seconds(1));
+      co_return absl::OkStatus();
+    };
+  }
+};
+
+TEST_F(HalfClosedTest, GetsTheRepliesToItsRequests) {
+  auto stranger = NewStranger();
+  ExpandRequest expand;
+  expand.set_count(2);
+  stranger->Send(FrameBytes()
+                     .Preface()
+                     .Call(1, 0, kEcho, Encoded("slow"))
+                     .Call(3, 1, kExpand, expand.SerializeAsString())
+                     .Call(5, 2, kCollect, ""));
+  stranger->HalfClose();
+  service().Advance(absl::Seconds(3));
+  EXPECT_THAT(stranger->TakeFrames(),
+              UnorderedElementsAre("PING 0", "END 1 whole: ''", "MESSAGE 3 whole: ''", "END 5 whole: ''", "PING 0",
+                                   "MESSAGE 3 whole: ''", "END 3"));
+  EXPECT_TRUE(stranger->ended());
+  service().Advance(absl::Seconds(1));
+  EXPECT_EQ(service().server().connections(), 1u);
+  EXPECT_EQ(counters().calls_cancelled.value(), 0u);
+  ExpectHonestClientServed();
+}
+
+TEST_F(HalfClosedTest, WhatWasNotSaidToItsEndIsCancelled) {
+  auto stranger = NewStranger();
+  stranger->Send(FrameBytes()
+                     .Preface()
+                     .Open(1, 0, kCollect)
+                     .Message(1, "")
+                     .Open(3, 1, kEcho)
+                     .First(3, 100, "x")
+                     .Call(5, 1, "", Encoded("slow")));
+  stranger->HalfClose();
+  service().Advance(absl::Seconds(3));
+  EXPECT_THAT(stranger->TakeFrames(), ElementsAre("RESET 1 CANCELLED: the connection ended inside the request",
+                                                  "RESET 3 CANCELLED: the connection ended inside the request",
+                                                  "PING 0", "PING 0", "END 5 whole: ''"));
+  EXPECT_THAT(script_.log, Contains("cancelled"));
+  EXPECT_EQ(counters().calls_cancelled.value(), 2u);
+}
+
+TEST_F(HalfClosedTest, PeerThatIsGoneCancelsItsCalls) {
+  auto stranger = NewStranger();
+  ExpandRequest expand;
+  expand.set_count(1000);
+  stranger->Send(FrameBytes().Preface().Call(1, 0, kExpand, expand.SerializeAsString()));
+  service().RunUntilIdle();
+  const size_t calls = service().server().calls_in_flight();
+  EXPECT_EQ(calls, 1u);
+  stranger->Reset();
+  service().RunUntilIdle();
+  EXPECT_EQ(service().server().calls_in_flight(), 0u) << "found out without waiting for the next message";
+  EXPECT_EQ(counters().calls_cancelled.value(), 1u);
+  EXPECT_EQ(service().server().connections(), 1u);
+}
+
+TEST_F(HalfClosedTest, WithoutCallsItIsClosedAtOnce) {
+  auto stranger = NewStranger();
+  static_cast<void>(Say(*stranger, FrameBytes().Preface().Call(1, 0, kEcho, "")));
+  stranger->HalfClose();
+  service().RunUntilIdle();
+  EXPECT_TRUE(stranger->ended());
+  EXPECT_EQ(service().server().connections(), 1u);
+}
+
+TEST_F(HalfClosedTest, ActorMayKeepItOpen) {
+  script_.eof_received = [] { return true; };
+  auto stranger = NewStranger();
+  static_cast<void>(Say(*stranger, FrameBytes().Preface().Call(1, 0, kEcho, Encoded("slow"))));
+  stranger->HalfClose();
+  service().Advance(absl::Seconds(10));
+  EXPECT_FALSE(stranger->ended());
+  EXPECT_EQ(service().server().connections(), 2u);
+  service().server().Drain();
+  service().RunUntilIdle();
+  EXPECT_TRUE(stranger->ended());
+}
+
+class Teller final : public Protocol {
+ public:
+  explicit Teller(std::string bytes) : bytes_(std::move(bytes)) {}
+  void ConnectionMade(Transport& transport) override { transport.Write(bytes_); }
+  void DataReceived(absl::Span<const char>) override {}
+
+ private:
+  const std::string bytes_;
+};
+
+Task<absl::StatusOr<TransportPtr>> Tell(EventLoop& loop, absl::string_view target, const std::string& bytes) {
+  ConnectOptions options;
+  options.target = target;
+  auto factory = [&bytes] { return std::make_unique<Teller>(bytes); };
+  auto connecting = CreateConnection(loop, factory, options);
+  auto made = co_await std::move(connecting);
+  if (!made.ok()) co_return made.status();
+  co_return std::move(made->transport);
+}
+
+// A process that ends closes its sockets: an end of file that looks as if it might still read.
+TEST(HalfClosedSocketTest, PeerThatIsGoneCancelsItsCalls) {
+  SimWorld world;
+  SimHost& server_host = world.AddHost("server");
+  SimHost& client_host = world.AddHost("client");
+  Script script;
+  script.echo = [](const EchoRequest&, EchoResponse&, Call&) { return AnswerAfter(absl::Hours(1)); };
+  const ServerOptions options = {.listen = {"0.0.0.0:7400"}};
+  Server server(server_host.loop(), options);
+  server.Add<ScriptedEcho>(std::ref(script));
+  ASSERT_OK(world.Run(server_host, server.Start()));
+  const std::string bytes = FrameBytes().Preface().Call(1, 0, kEcho, "").str();
+  absl::StatusOr<TransportPtr> client = world.Run(client_host, Tell(client_host.loop(), "server:7400", bytes));
+  ASSERT_OK(client);
+  world.RunFor(absl::Seconds(1));
+  EXPECT_EQ(server.calls_in_flight(), 1u);
+  (*client)->Close();
+  world.RunFor(absl::Seconds(2));
+  EXPECT_EQ(server.calls_in_flight(), 0u);
+  EXPECT_EQ(server.connections(), 0u);
+  EXPECT_EQ(server.counters().calls_cancelled.value(), 1u);
+  server.Close();
+  world.Run(server_host, server.WaitClosed());
+}
+
+// A client that closes its channel has its calls cancelled at once, and not when somebody notices.
+TEST_F(HalfClosedTest, ClosedClientCancelsItsCalls) {
+  Reply<EchoResponse> reply = service().stub().Echo(Request("slow"));
+  service().RunUntilIdle();
+  EXPECT_EQ(service().server().calls_in_flight(), 1u);
+  service().client().Close(absl::OkStatus());
+  service().RunUntilIdle();
+  EXPECT_EQ(service().server().calls_in_flight(), 0u);
+  EXPECT_THAT(service().Run(std::move(reply)), StatusIs(absl::StatusCode::kUnavailable));
+}
+
+// ---------------------------------------------------------------------------------------------------- the end
+
+// A drain waits for replies that wait for their caller's credit, and not only for handlers.
+TEST_F(LimitsTest, DrainWaitsForRepliesThatWaitForCredit) {
+  const std::string text(300 << 10, 'x');
+  script_.echo = [&](const EchoRequest& request, EchoResponse& response, Call&) -> Status {
+    response.set_message(request.message() == "large" ? text : "");
+    co_return absl::OkStatus();
+  };
+  auto stranger = NewStranger();
+  static_cast<void>(Say(*stranger, FrameBytes().Preface().Call(1, 0, kEcho, Encoded("large"))));
+  service().server().Drain();
+  service().Advance(absl::Seconds(10));
+  EXPECT_FALSE(stranger->ended());
+  static_cast<void>(Say(*stranger, FrameBytes().Credit(1, 1 << 20).Credit(0, 1 << 20)));
+  EXPECT_TRUE(stranger->ended());
+  EXPECT_GT(stranger->received_bytes(), text.size());
+}
+
+// Bytes that a slow but honest peer still reads are not cut off by the linger timeout.
+TEST_F(LimitsTest, LingerTimeoutSparesWhoReadsSlowly) {
+  const std::string text(150 << 10, 'x');
+  script_.echo = [&](const EchoRequest& request, EchoResponse& response, Call&) -> Status {
+    response.set_message(request.message() == "large" ? text : "");
+    co_return absl::OkStatus();
+  };
+  MemoryTransportOptions narrow;
+  narrow.pipe_bytes_max = 10000;
+  narrow.delivery_bytes_max = 10000;
+  auto stranger = NewStranger(narrow);
+  stranger->StopReading();
+  stranger->Send(
+      FrameBytes().Preface().Open(1, 0, kEcho).Credit(1, 1 << 20).Message(1, Encoded("large"), native::kFlagClose));
+  service().RunUntilIdle();
+  service().server().Drain();
+  for (int i = 0; i < 60 && !stranger->ended(); ++i) {
+    stranger->Read();
+    service().loop().RunOnceWithoutWaiting();
+    service().loop().RunOnceWithoutWaiting();
+    stranger->StopReading();
+    service().Advance(absl::Seconds(1));
+  }
+  EXPECT_TRUE(stranger->ended());
+  EXPECT_GT(stranger->received_bytes(), text.size());
+}
+
+}  // namespace
+}  // namespace troupe
