@@ -6,8 +6,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <map>
 #include <memory>
 #include <string>
@@ -15,20 +13,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/wrappers.pb.h"
+#include "testing/fuzz/fuzz.h"
 #include "troupe/wire/codec.h"
 #include "troupe/wire/native/codec.h"
 #include "troupe/wire/native/frame.h"
 
 namespace troupe {
 namespace {
-
-#define REQUIRE(condition)                                                 \
-  do {                                                                     \
-    if (!(condition)) {                                                    \
-      std::fprintf(stderr, "%s:%d: " #condition "\n", __FILE__, __LINE__); \
-      std::abort();                                                        \
-    }                                                                      \
-  } while (false)
 
 constexpr size_t kMessageMax = 100000;
 constexpr uint32_t kCallsMax = 8;
