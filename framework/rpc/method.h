@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "google/protobuf/message_lite.h"
+#include "troupe/rpc/session_order.h"
 
 namespace troupe {
 
@@ -55,9 +56,14 @@ struct MethodInfo {
   MessageType response;
   bool one_way = false;     // option (troupe.call).one_way: nobody waits for the reply
   bool idempotent = false;  // idempotency_level = IDEMPOTENT or NO_SIDE_EFFECTS: may be sent again
+  // option (troupe.session): the order of its service, and which step of it this is; null: may be called at any time.
+  const SessionOrder* order = nullptr;
+  uint16_t step = 0;
 
   bool client_streams() const { return kind == CallKind::kClientStreaming || kind == CallKind::kBidiStreaming; }
   bool server_streams() const { return kind == CallKind::kServerStreaming || kind == CallKind::kBidiStreaming; }
+  // May be called in some states of a session only.
+  bool ordered() const { return order != nullptr; }
 };
 
 struct ServiceInfo {

@@ -12,6 +12,7 @@
 
 #include <utility>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "troupe/base/errors.h"
 #include "troupe/rpc/internal/client_call.h"
@@ -82,6 +83,21 @@ class [[nodiscard]] Reply : public internal::OwnedCall {
     Get();
     return internal::ReplyLeaf<T>(call_);
   }
+};
+
+// Told: a one-way call, `option (troupe.call) = { one_way: true }`: nobody waits for what becomes of it.
+//
+// `kv.Touch(request);` is all: dropping it does not cancel the call. Awaited, it gives OK as soon as the request is on its
+// way (it may still be lost with its connection), or why it could not be sent.
+class Told {
+ public:
+  explicit Told(internal::ClientCallRef call) : call_(std::move(call)) {}
+
+  // Gives absl::Status.
+  auto operator co_await() const { return internal::StatusLeaf(call_); }
+
+ private:
+  internal::ClientCallRef call_;
 };
 
 }  // namespace troupe

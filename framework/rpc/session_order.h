@@ -22,8 +22,7 @@ namespace troupe {
 
 struct SessionOrder {
   static constexpr size_t kStatesMax = 255;
-  static constexpr uint8_t kNotAllowed = 255;   // instead of a state
-  static constexpr uint16_t kAnytime = 0xFFFF;  // instead of a step
+  static constexpr uint8_t kNotAllowed = 255;  // instead of a state
   using States = std::bitset<kStatesMax>;
 
   absl::string_view service;                  // "kv.v1.KeyValue"

@@ -80,13 +80,24 @@ struct Channel::Link {
     });
   }
   ~Link() {
+    Ended();
     attempt->link = nullptr;
     timeout.Cancel();
     connecting.Cancel();
   }
 
   void Failed(absl::string_view why) {
-    session.Fail(absl::UnavailableError(absl::StrCat("cannot connect to ", channel.target_, ": ", why)));
+    const absl::Status failed = absl::UnavailableError(absl::StrCat("cannot connect to ", channel.target_, ": ", why));
+    TellConnected(failed);
+    session.Fail(failed);
+  }
+  void TellConnected(const absl::Status& made) {
+    if (connected != nullptr && !connected->done()) connected->SetValue(made);
+  }
+  // The session of a user has lost it.
+  void Ended() {
+    TellConnected(absl::UnavailableError("the connection ended before it was made"));
+    if (pinned != nullptr) std::exchange(pinned, nullptr)->link_ = nullptr;
   }
   static Task<void> Connect(EventLoop& loop, std::string address, std::shared_ptr<Attempt> attempt);
 
@@ -96,6 +107,8 @@ struct Channel::Link {
   std::shared_ptr<Attempt> attempt = std::make_shared<Attempt>();
   TaskHandle<void> connecting;
   TimerHandle timeout;
+  Pinned* pinned = nullptr;                          // whose connection it is; null: the channel's
+  std::unique_ptr<Promise<absl::Status>> connected;  // null unless it is pinned
 };
 
 Task<void> Channel::Link::Connect(EventLoop& loop, std::string address, std::shared_ptr<Attempt> attempt) {
@@ -116,6 +129,43 @@ Task<void> Channel::Link::Connect(EventLoop& loop, std::string address, std::sha
   }
   ++link->channel.connections_made_;
   link->transport = std::move(made->transport);
+  link->TellConnected(absl::OkStatus());
+}
+
+Channel::Pinned::Pinned(Channel& channel) : loop_(channel.loop_) {
+  channel.retired_.push_back(std::make_unique<Link>(channel, channel.loop_));
+  link_ = channel.retired_.back().get();
+  link_->pinned = this;
+  link_->connected = std::make_unique<Promise<absl::Status>>(loop_);
+}
+
+Channel::Pinned::~Pinned() {
+  if (link_ == nullptr) return;
+  link_->pinned = nullptr;
+  Close();
+}
+
+void Channel::Pinned::Close() {
+  if (link_ != nullptr) link_->session.CloseAs(absl::OkStatus(), absl::UnavailableError("the session is closed"));
+}
+
+Connection* Channel::Pinned::connection() { return link_ == nullptr ? nullptr : &link_->session; }
+
+internal::ClientCallRef Channel::Pinned::StartCall(const MethodInfo& method, const CallOptions& options,
+                                                   const google::protobuf::MessageLite* message) {
+  if (link_ != nullptr) return link_->session.StartCall(method, options, message);
+  return internal::FailedCall(loop_, method, absl::UnavailableError("the session was lost: open another one"));
+}
+
+Task<absl::StatusOr<std::unique_ptr<Channel::Pinned>>> Channel::OpenPinned() {
+  if (closed_) co_return absl::UnavailableError("the channel is closed");
+  if (!bad_target_.ok()) co_return bad_target_;
+  auto pinned = std::make_unique<Pinned>(*this);
+  Future<absl::Status> connected = pinned->link_->connected->future();
+  // From here on the channel may be gone.
+  absl::Status made = co_await std::move(connected);
+  if (!made.ok()) co_return made;
+  co_return pinned;
 }
 
 Channel::~Channel() {
@@ -137,6 +187,13 @@ internal::ClientCallRef Channel::StartCall(const MethodInfo& method, const CallO
                                            const google::protobuf::MessageLite* message) {
   if (closed_) return internal::FailedCall(loop_, method, absl::UnavailableError("the channel is closed"));
   if (!bad_target_.ok()) return internal::FailedCall(loop_, method, bad_target_);
+  if (method.ordered()) {
+    return internal::FailedCall(
+        loop_, method,
+        absl::FailedPreconditionError(absl::StrCat(method.path,
+                                                   " has a place in the order of a session: make the stub "
+                                                   "by co_await channel.OpenSession")));
+  }
   return UsableLink().session.StartCall(method, options, message);
 }
 
@@ -150,6 +207,7 @@ Channel::Link& Channel::UsableLink() {
 }
 
 void Channel::OnLinkEnded(Link& link) {
+  link.Ended();
   if (link_.get() == &link) return loop_.DeleteLater(std::move(link_));
   const auto found =
       std::find_if(retired_.begin(), retired_.end(), [&](const auto& retired) { return retired.get() == &link; });

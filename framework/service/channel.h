@@ -17,11 +17,14 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "troupe/async/task.h"
 #include "troupe/loop/event_loop.h"
 #include "troupe/rpc/caller.h"
 #include "troupe/service/limits.h"
@@ -42,6 +45,9 @@ struct ChannelOptions {
   absl::Duration connect_timeout = absl::Seconds(20);
 };
 
+template <class Stub>
+class OpenedSession;
+
 class Channel final : public Caller {
  public:
   // A target that cannot be understood makes every call end INVALID_ARGUMENT.
@@ -51,8 +57,13 @@ class Channel final : public Caller {
   ~Channel();
 
   EventLoop& loop() override { return loop_; }
+  // Calls of services with a session order end FAILED_PRECONDITION: they need a session.
   internal::ClientCallRef StartCall(const MethodInfo& method, const CallOptions& options,
                                     const google::protobuf::MessageLite* message) override;
+
+  // A session of the stub's service: a connection of its own, made when it is OK. UNAVAILABLE: it could not be made.
+  template <class Stub>
+  Task<absl::StatusOr<OpenedSession<Stub>>> OpenSession();
 
   // Ends calls in flight UNAVAILABLE and refuses new ones; what was sent before still goes. Idempotent.
   void Close();
@@ -64,7 +75,30 @@ class Channel final : public Caller {
   const SessionCounters& counters() const { return counters_; }
 
  private:
+  template <class Stub>
+  friend class OpenedSession;
   struct Link;
+
+  // One connection for one session. When it is lost it is not made again.
+  class Pinned final : public Caller {
+   public:
+    explicit Pinned(Channel& channel);
+    Pinned(const Pinned&) = delete;
+    Pinned& operator=(const Pinned&) = delete;
+    ~Pinned();
+
+    EventLoop& loop() override { return loop_; }
+    internal::ClientCallRef StartCall(const MethodInfo& method, const CallOptions& options,
+                                      const google::protobuf::MessageLite* message) override;
+    Connection* connection();
+    void Close();
+
+   private:
+    friend class Channel;
+    EventLoop& loop_;
+    Link* link_;  // null once it has ended
+  };
+  Task<absl::StatusOr<std::unique_ptr<Pinned>>> OpenPinned();
 
   // The link for a new call: the one there is, or a new one that begins to connect.
   Link& UsableLink();
@@ -81,8 +115,46 @@ class Channel final : public Caller {
   SessionCounters counters_;
   MemoryGuard memory_;
   std::unique_ptr<Link> link_;
-  std::vector<std::unique_ptr<Link>> retired_;  // going away, until their calls have ended
+  // Those of sessions, and what is going away, until its calls have ended.
+  std::vector<std::unique_ptr<Link>> retired_;
 };
+
+// A session of one service: its stub, on a connection that no other stub of the channel uses.
+//
+//   absl::StatusOr<OpenedSession<KeyValueStub>> kv = co_await channel.OpenSession<KeyValueStub>();
+//   if (!kv.ok()) co_return kv.status();
+//   const absl::StatusOr<LoginResponse> login = co_await (*kv)->Login(request);
+//
+// What an actor keeps in its members belongs to one session, and services with a session order (option (troupe.session))
+// can be called in one only. Nothing is retried or moved: once the connection is lost every call answers UNAVAILABLE, and
+// the user opens another session.
+//
+// Threading: the loop's.     Lifetime: outlives copies of its stub. Destroyed, it closes its connection; calls in flight
+//            end UNAVAILABLE.
+template <class Stub>
+class [[nodiscard]] OpenedSession {
+ public:
+  Stub& stub() { return stub_; }
+  Stub* operator->() { return &stub_; }
+  // Null once it is lost.
+  Connection* connection() { return pinned_->connection(); }
+  // What was sent before still goes. Idempotent.
+  void Close() { pinned_->Close(); }
+
+ private:
+  friend class Channel;
+  explicit OpenedSession(std::unique_ptr<Channel::Pinned> pinned) : pinned_(std::move(pinned)), stub_(*pinned_) {}
+
+  std::unique_ptr<Channel::Pinned> pinned_;
+  Stub stub_;
+};
+
+template <class Stub>
+Task<absl::StatusOr<OpenedSession<Stub>>> Channel::OpenSession() {
+  absl::StatusOr<std::unique_ptr<Pinned>> pinned = co_await OpenPinned();
+  if (!pinned.ok()) co_return pinned.status();
+  co_return OpenedSession<Stub>(*std::move(pinned));
+}
 
 }  // namespace troupe
 

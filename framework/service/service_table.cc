@@ -17,7 +17,7 @@ void ServiceTable::AddActor(const ServiceBinding& binding, std::unique_ptr<Actor
   AddBinding(binding, static_cast<uint32_t>(actors_.size()), nullptr, generated);
   // Given away once, to the only connection; shared because a std::function must be copyable.
   auto once = std::make_shared<std::unique_ptr<Actor>>(std::move(actor));
-  actors_.push_back({[once](Connection&) { return std::move(*once); }, /*at_connection=*/true});
+  actors_.push_back({[once](Connection&) { return std::move(*once); }, /*at_connection=*/true, binding.info->serial});
 }
 
 void ServiceTable::AddBinding(const ServiceBinding& binding, uint32_t actor, void* (*cast)(Actor&), void* fixed) {

@@ -51,6 +51,7 @@ struct ServedMethod {
 struct ServedActor {
   std::function<std::unique_ptr<Actor>(Connection&)> make;
   bool at_connection = true;  // made when the connection stands, not at its first call
+  bool serial = false;        // it finishes one call before it starts the next
 };
 
 template <class S>
@@ -122,7 +123,9 @@ class ServiceTable {
                          std::unique_ptr<First> made = factory(connection);
                          return made;
                        },
-                       internal::OverridesConnectionMade<S, First>()});
+                       internal::OverridesConnectionMade<S, First>(),
+                       // One object has one turn for all its services.
+                       First::troupe_binding().info->serial || (Rest::troupe_binding().info->serial || ...)});
   }
   template <class S, class First, class Wanted>
   static void* Generated(Actor& actor) {

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "troupe/base/errors.h"
 #include "troupe/rpc/internal/client_call.h"
+#include "troupe/service/internal/call_gates.h"
 #include "troupe/service/internal/session_call.h"
 #include "troupe/wire/native/codec.h"
 #include "troupe/wire/native/frame.h"
@@ -474,11 +475,15 @@ void Session::Drain() {
 }
 
 void Session::EndStreams(const absl::Status& why) {
-  std::vector<SessionServerCall*> streams;
+  // Shared: the end of one may be the end of another that waited behind it.
+  std::vector<internal::CoreRef<SessionServerCall>> streams;
   for (SessionServerCall& call : server_calls_) {
-    if (call.method().kind != CallKind::kUnary && !call.over()) streams.push_back(&call);
+    if (call.method().kind == CallKind::kUnary) continue;
+    streams.push_back(internal::CoreRef<SessionServerCall>::Share(call));
   }
-  for (SessionServerCall* call : streams) call->handler_runs() ? call->EndEarly(why) : call->Refuse(why);
+  for (const auto& call : streams) {
+    if (!call->over()) call->handler_runs() ? call->EndEarly(why) : call->Refuse(why);
+  }
 }
 
 void Session::Close(const absl::Status& why) {
@@ -585,6 +590,11 @@ void Session::MaybeEnd() {
 void Session::End() {
   if (ended_) return;
   ended_ = true;
+  if (const SessionOrder* order = gates_ == nullptr ? nullptr : gates_->Unfinished()) {
+    lost_reason_ = absl::Status(lost_reason_.ok() ? absl::StatusCode::kAborted : lost_reason_.code(),
+                                absl::StrCat(lost_reason_.message(), lost_reason_.ok() ? "" : "; ", "the session of ",
+                                             order->service, " ended before its order did: ", order->text));
+  }
   std::exception_ptr fatal;
   if (memory_ != nullptr) std::exchange(memory_, nullptr)->Leave(*this);
   for (const uint32_t index : actor_order_) {
@@ -640,8 +650,26 @@ CallEvents* Session::OnCall(IncomingCall& incoming) {
     OnCallEnded(call);
     return nullptr;
   }
-  if (call.ready()) Start(call);
+  if (call.method().ordered() && single_client()) {
+    call.EnterOrder(gates().Order(*call.method().order));
+  } else if (call.method().ordered()) {
+    call.Refuse(absl::FailedPreconditionError(
+        absl::StrCat(call.method().path, " has a place in the order of a session, and the calls of ", wire(),
+                     " connections may come from many clients; call it on a connection of its own client")));
+  }
+  if (call.ready() && !call.over()) Start(call);
   return call.over() && !call.handler_runs() ? nullptr : &call;
+}
+
+internal::CallGates& Session::gates() {
+  if (gates_ == nullptr) gates_ = std::make_unique<internal::CallGates>(loop_.os());
+  return *gates_;
+}
+
+void Session::StartLater(SessionServerCall& call) {
+  if (state_ != State::kOpen) return;  // it ends with the others
+  pending_.PushBack(call);
+  if (!IsStalled() && !start_pending_.linked()) loop_.Schedule(start_pending_);
 }
 
 void Session::Start(SessionServerCall& call) {
@@ -656,6 +684,7 @@ void Session::Start(SessionServerCall& call) {
 }
 
 void Session::StartNow(SessionServerCall& call) {
+  if (table_->actors()[call.served().actor].serial && !call.HasTurn(gates().Serial(call.served().actor))) return;
   ++started_this_turn_;
   Actor* const actor = ActorAt(call.served().actor);
   if (actor == nullptr) return;  // the connection is closing, and the call with it
@@ -688,6 +717,11 @@ void Session::OnCallEnded(SessionServerCall& call) {
   --in_flight_;
   active_ = true;
   request_bytes_ -= std::exchange(call.request_bytes_, 0);
+  if (gates_ != nullptr) {
+    // Either may let others in, which start later, or refuse them.
+    if (call.method().ordered()) gates_->Order(*call.method().order).End(call, call.ended_ok());
+    if (table_->actors()[call.served().actor].serial) gates_->Serial(call.served().actor).End(call);
+  }
   call.Release();
   state_ == State::kLost ? Recharge() : FlushSoon();  // what it held is free
   if (in_flight_ > 0) return;
@@ -735,6 +769,12 @@ bool Session::CallActor(const char* callback, F&& f) {
 
 internal::ClientCallRef Session::StartCall(const MethodInfo& method, const CallOptions& options,
                                            const google::protobuf::MessageLite* message) {
+  internal::SessionOrderMemory* memory = nullptr;
+  if (method.ordered() && state_ != State::kLost && state_ != State::kClosing) {
+    memory = &gates().Memory(*method.order);
+    const absl::Status in_order = memory->Check(method.step);
+    if (!in_order.ok()) return internal::FailedCall(loop_, method, in_order);
+  }
   MonotonicTime deadline = Context::Current().deadline();
   if (options.timeout != absl::InfiniteDuration()) deadline = std::min(deadline, loop_.Time() + options.timeout);
   auto* call = new SessionClientCall(*this, method, deadline);
@@ -745,7 +785,11 @@ internal::ClientCallRef Session::StartCall(const MethodInfo& method, const CallO
     call->End(absl::UnavailableError(close_reason_.ok() ? "the connection is closed" : close_reason_.message()));
     return handle;
   }
+  if (memory != nullptr) call->RememberIn(*memory);
   if (options.metadata != nullptr) call->metadata_ = *options.metadata;
+  if (const internal::SerialTurns& turns = internal::current_serial_turns.Get(); !turns.empty()) {
+    call->metadata_.Add(internal::kSerialTurnsKey, internal::EncodeSerialTurns(turns));
+  }
   call->half_closed_ = message != nullptr;
   OutgoingCall outgoing;
   outgoing.path = method.path;
@@ -762,6 +806,7 @@ internal::ClientCallRef Session::StartCall(const MethodInfo& method, const CallO
       waiting_.empty() ? codec_->StartCall(outgoing, *call) : absl::ResourceExhaustedError("others wait before it");
   if (id.ok()) {
     call->id_ = *id;
+    call->Sent();
     call->metadata_.Clear();
     FlushSoon();
     return handle;
@@ -803,6 +848,7 @@ void Session::OnCallRoom() {
       continue;
     }
     call.id_ = *id;
+    call.Sent();
     static_cast<ListNode<Pending>&>(call).Unlink();
     --waiting_count_;
     client_calls_.PushBack(call);

@@ -43,6 +43,7 @@
 namespace troupe {
 
 namespace internal {
+class CallGates;
 class SessionServerCall;
 class SessionClientCall;
 }  // namespace internal
@@ -209,8 +210,11 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   // Starts the call now or queues it.
   void Start(internal::SessionServerCall& call);
   void StartNow(internal::SessionServerCall& call);
+  // For calls that other calls let in: no handler runs inside the end of another.
+  void StartLater(internal::SessionServerCall& call);
   void StartPending();
   void OnCallEnded(internal::SessionServerCall& call);
+  internal::CallGates& gates();
   // Null: it could not be made, and the connection is closing.
   Actor* ActorAt(uint32_t index);
   // False: it threw; the connection is closing.
@@ -280,6 +284,7 @@ class Session final : public Connection, public ListNode<Session>, public Memory
 
   IntrusiveList<internal::SessionServerCall, InFlight> server_calls_;
   IntrusiveList<internal::SessionServerCall, Pending> pending_;  // taken up, handler not started
+  std::unique_ptr<internal::CallGates> gates_;                   // null until a call needs them
   size_t in_flight_ = 0;
   uint32_t started_this_turn_ = 0;
   IntrusiveList<internal::SessionClientCall, InFlight> client_calls_;

@@ -178,7 +178,7 @@ TEST(StubTest, EachFunctionStartsItsMethodWithItsRequest) {
   const troupe::ClientReader<BrowseAllTheBooksOfOneShelfInTheOrderOfTheirTitlesResponse> c = stub.Browse(browse);
   const troupe::ClientWriter<Book, Receipt> d = stub.Return();
   const troupe::ClientReaderWriter<Book, Receipt> e = stub.Talk({.timeout = absl::Seconds(6)});
-  const troupe::Reply<google::protobuf::Empty> f = stub.Ping(empty);
+  const troupe::Told f = stub.Ping(empty);
   EXPECT_THAT(caller.calls, ElementsAre("/library.v1.Library/Login library.v1.LoginRequest inf",
                                         "/library.v1.Library/Find library.v1.Outer.Inner.Key 5s",
                                         "/library.v1.Library/Browse "
@@ -221,6 +221,7 @@ class LocalCall final : public troupe::internal::ServerCall {
   bool IsBlocked() const override { return false; }
   troupe::Metadata& initial_metadata() override { return trailers(); }
   bool draining() const override { return false; }
+  void WatchDraining(troupe::internal::DrainWatcher&) override {}
   troupe::Connection& connection() override { throw troupe::InvalidState("not needed"); }
 
   absl::Status outcome_ = absl::UnknownError("no outcome");
@@ -305,6 +306,10 @@ class LoggingService final : public LibraryActor {
   ~LoggingService() override { log_.emplace_back("deleted"); }
 
   void ConnectionMade(troupe::Connection&) override { log_.emplace_back("made"); }
+  troupe::Task<absl::Status> Login(const LoginRequest&, LoginResponse&, troupe::Call&) override {
+    log_.emplace_back("Login");
+    co_return absl::OkStatus();
+  }
   troupe::Task<absl::Status> Find(const Outer_Inner_Key& request, Book& response, troupe::Call&) override {
     log_.push_back("Find " + request.value());
     response.set_title(request.value() + "!");
@@ -317,6 +322,9 @@ class LoggingService final : public LibraryActor {
 };
 
 troupe::Task<std::string> FindTitle(LibraryStub stub, Outer_Inner_Key key) {
+  const LoginRequest login;
+  const absl::StatusOr<LoginResponse> in = co_await stub.Login(login);
+  if (!in.ok()) co_return in.status().ToString();
   const absl::StatusOr<Book> book = co_await stub.Find(key);
   co_return book.ok() ? book->title() : book.status().ToString();
 }
@@ -340,7 +348,7 @@ TEST(ProtocolTest, HostsItsActorOnABareLoopWhateverTheBytesComeIn) {
         loop.RunOnceWithoutWaiting();
       } while (loop.HasReady());
     }
-    EXPECT_THAT(log, ElementsAre("made", "Find key", "lost: OK", "deleted"));
+    EXPECT_THAT(log, ElementsAre("made", "Login", "Find key", "lost: OK", "deleted"));
     loop.Close();
   }
 }

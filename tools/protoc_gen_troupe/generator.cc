@@ -1,5 +1,6 @@
 #include "tools/protoc_gen_troupe/generator.h"
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <set>
@@ -15,6 +16,7 @@
 #include "tools/protoc_gen_troupe/comments.h"
 #include "tools/protoc_gen_troupe/cpp_names.h"
 #include "tools/protoc_gen_troupe/refusals.h"
+#include "tools/protoc_gen_troupe/session_order.h"
 #include "troupe/options.pb.h"
 
 namespace troupe::generator {
@@ -49,6 +51,7 @@ struct Method {
       return absl::StrCat("::troupe::ClientReaderWriter<", request, ", ", response, ">");
     if (client_streams) return absl::StrCat("::troupe::ClientWriter<", request, ", ", response, ">");
     if (server_streams) return absl::StrCat("::troupe::ClientReader<", response, ">");
+    if (one_way) return "::troupe::Told";
     return absl::StrCat("::troupe::Reply<", response, ">");
   }
 };
@@ -63,6 +66,7 @@ struct Service {
   Paragraphs detached_comments;
   std::string order;
   std::vector<std::string> anytime;
+  SessionAutomaton automaton;  // without states when there is no order
   bool serial = false;
   bool deprecated = false;
   std::vector<Method> methods;
@@ -99,7 +103,13 @@ Service DescribeService(const pb::ServiceDescriptor& descriptor) {
   service.anytime.assign(session.anytime().begin(), session.anytime().end());
   service.serial = descriptor.options().GetExtension(troupe::actor).serial();
   service.deprecated = descriptor.options().deprecated();
-  for (int i = 0; i < descriptor.method_count(); ++i) service.methods.push_back(DescribeMethod(*descriptor.method(i)));
+  std::vector<std::string> names;
+  for (int i = 0; i < descriptor.method_count(); ++i) {
+    service.methods.push_back(DescribeMethod(*descriptor.method(i)));
+    names.push_back(descriptor.method(i)->name());
+  }
+  // It was compiled before, for refusals.
+  service.automaton = CompileSessionOrder(session.order(), service.anytime, names).value_or(SessionAutomaton());
   return service;
 }
 
@@ -107,7 +117,7 @@ Service DescribeService(const pb::ServiceDescriptor& descriptor) {
 std::vector<std::string> CommentsWithOptions(const Method& method) {
   std::vector<std::string> lines = method.comments;
   if (lines.empty()) lines.push_back(absl::StrCat(method.path, "."));
-  if (method.one_way) lines.emplace_back("One way: the caller does not wait for an answer.");
+  if (method.one_way) lines.emplace_back("One way: nobody waits for what becomes of it.");
   if (method.idempotent) lines.emplace_back("Idempotent: it may be sent again when its outcome is unknown.");
   if (method.deprecated) lines.emplace_back("Deprecated.");
   return lines;
@@ -253,6 +263,11 @@ void PrintStubClass(const Service& service, pb::io::Printer& printer) {
 // A call is encoded and queued before the expression returns; dropping what it returned cancels it.
 // Threading: the caller's loop.     Lifetime: `caller` outlives it and its calls; copies are free.
 )");
+  if (!service.order.empty()) {
+    printer.PrintRaw(absl::StrCat("// Session:   ", service.order, "\n"));
+    printer.Print(variables,
+                  "//            made by co_await channel.OpenSession<$stub$>(); what is out of order is not sent.\n");
+  }
   if (service.deprecated) printer.PrintRaw("// Deprecated.\n");
   printer.Print(variables, R"(class $stub$ {
  public:
@@ -262,9 +277,11 @@ void PrintStubClass(const Service& service, pb::io::Printer& printer) {
   for (const Method& method : service.methods) {
     PrintDetached(method.detached_comments, "  ", printer);
     printer.PrintRaw(AsComment(CommentsWithOptions(method), "  "));
-    printer.PrintRaw(Declaration("  ",
-                                 absl::StrCat(method.deprecated ? "[[nodiscard, deprecated]] " : "[[nodiscard]] ",
-                                              method.reply(), " ", method.function),
+    std::vector<absl::string_view> attributes;
+    if (!method.one_way) attributes.emplace_back("nodiscard");
+    if (method.deprecated) attributes.emplace_back("deprecated");
+    const std::string before = attributes.empty() ? "" : absl::StrCat("[[", absl::StrJoin(attributes, ", "), "]] ");
+    printer.PrintRaw(Declaration("  ", absl::StrCat(before, method.reply(), " ", method.function),
                                  StubParameters(method, " = {}"), ";"));
     printer.PrintRaw("\n");
   }
@@ -278,9 +295,36 @@ void PrintStubClass(const Service& service, pb::io::Printer& printer) {
                 "unused", service.methods.empty() ? "[[maybe_unused]] " : "");
 }
 
+void PrintSessionOrder(const Service& service, pb::io::Printer& printer) {
+  const SessionAutomaton& automaton = service.automaton;
+  printer.PrintRaw("  static constexpr ::absl::string_view steps[] = {\n");
+  for (const std::string& step : automaton.steps) printer.PrintRaw(absl::StrCat("      \"", step, "\",\n"));
+  printer.PrintRaw("  };\n  // A state a line, and where each step leads; 255: it is not allowed.\n");
+  printer.PrintRaw("  static constexpr ::std::uint8_t next[] = {\n");
+  for (size_t state = 0; state < automaton.next.size(); ++state) {
+    std::string line = "     ";
+    for (const int next : automaton.next[state]) {
+      absl::StrAppend(&line, " ", next == SessionAutomaton::kNotAllowed ? 255 : next, ",");
+    }
+    printer.PrintRaw(
+        absl::StrCat(line, "  // ", state, automaton.accepting[state] ? ", the session may end here" : "", "\n"));
+  }
+  std::string accepting;
+  for (const bool accepts : automaton.accepting) {
+    absl::StrAppend(&accepting, accepting.empty() ? "" : ", ", accepts ? "true" : "false");
+  }
+  printer.PrintRaw(absl::StrCat("  };\n  static constexpr bool accepting[] = {", accepting, "};\n"));
+  printer.PrintRaw("  static constexpr ::troupe::SessionOrder order = {\n");
+  printer.PrintRaw(absl::StrCat("      .service = \"", service.full_name, "\",\n"));
+  printer.PrintRaw(absl::StrCat("      .text = \"", service.order, "\",\n"));
+  printer.PrintRaw("      .steps = steps,\n      .next = next,\n      .accepting = accepting};\n");
+}
+
 void PrintTables(const Service& service, pb::io::Printer& printer) {
   const Variables variables = VariablesOf(service);
+  const std::vector<std::string>& steps = service.automaton.steps;
   printer.Print(variables, "const ::troupe::ServiceInfo& $actor$::service_info() {\n");
+  if (!steps.empty()) PrintSessionOrder(service, printer);
   if (!service.methods.empty()) {
     printer.PrintRaw("  static constexpr ::troupe::MethodInfo methods[] = {\n");
     for (const Method& method : service.methods) {
@@ -291,6 +335,9 @@ void PrintTables(const Service& service, pb::io::Printer& printer) {
       printer.PrintRaw(absl::StrCat("       .response = ::troupe::MessageType::Of<", method.response, ">()"));
       if (method.one_way) printer.PrintRaw(",\n       .one_way = true");
       if (method.idempotent) printer.PrintRaw(",\n       .idempotent = true");
+      if (const auto step = std::find(steps.begin(), steps.end(), method.name); step != steps.end()) {
+        printer.PrintRaw(absl::StrCat(",\n       .order = &order,\n       .step = ", step - steps.begin()));
+      }
       printer.PrintRaw("},\n");
     }
     printer.PrintRaw("  };\n");
@@ -393,7 +440,11 @@ void PrintSource(const pb::FileDescriptor& file, const std::vector<Service>& ser
 #include "$stem$.troupe.h"
 )");
   if (services.empty()) return;
-  printer.PrintRaw("\n#include \"troupe/rpc/internal/server_call.h\"\n\n");
+  const bool ordered = std::any_of(services.begin(), services.end(),
+                                   [](const Service& service) { return !service.automaton.steps.empty(); });
+  printer.PrintRaw(ordered ? "\n#include <cstdint>\n\n#include \"absl/strings/string_view.h\"\n" : "\n");
+  printer.PrintRaw("#include \"troupe/rpc/internal/server_call.h\"\n");
+  printer.PrintRaw(ordered ? "#include \"troupe/rpc/session_order.h\"\n\n" : "\n");
   if (!file.package().empty()) printer.Print(variables, "namespace $namespace$ {\n\n");
   for (const Service& service : services) {
     PrintTables(service, printer);

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -162,14 +162,34 @@ void RefuseWrongOneWay(const pb::MethodDescriptor& method, std::vector<std::stri
   }
 }
 
+// From some state the step leads to another one.
+bool Moves(const SessionAutomaton& automaton, size_t step) {
+  for (size_t state = 0; state < automaton.next.size(); ++state) {
+    const int next = automaton.next[state][step];
+    if (next != SessionAutomaton::kNotAllowed && static_cast<size_t>(next) != state) return true;
+  }
+  return false;
+}
+
 void RefuseWrongSession(const pb::ServiceDescriptor& service, std::vector<std::string>& refusals) {
   const SessionDeclaration& session = service.options().GetExtension(troupe::session);
   std::vector<std::string> methods;
   for (int i = 0; i < service.method_count(); ++i) methods.push_back(service.method(i)->name());
   const std::vector<std::string> anytime(session.anytime().begin(), session.anytime().end());
-  if (const absl::Status status = CompileSessionOrder(session.order(), anytime, methods).status(); !status.ok()) {
-    refusals.push_back(
-        absl::StrCat(Where(service), ": service ", service.full_name(), ": ", std::string(status.message())));
+  const absl::StatusOr<SessionAutomaton> automaton = CompileSessionOrder(session.order(), anytime, methods);
+  if (!automaton.ok()) {
+    refusals.push_back(absl::StrCat(Where(service), ": service ", service.full_name(), ": ",
+                                    std::string(automaton.status().message())));
+    return;
+  }
+  for (size_t step = 0; step < automaton->steps.size(); ++step) {
+    const pb::MethodDescriptor& method = *service.FindMethodByName(automaton->steps[step]);
+    if (method.options().GetExtension(troupe::call).one_way() && Moves(*automaton, step)) {
+      refusals.push_back(absl::StrCat(Where(method), ": rpc ", method.full_name(),
+                                      " is one_way and moves its session, ",
+                                      "whose caller would not know where it stands; drop one_way, or name the rpc in "
+                                      "anytime"));
+    }
   }
 }
 

@@ -5,7 +5,7 @@
 //   - a package with a C++ keyword in it, where protoc makes that a namespace;
 //   - a service in the package troupe, or in std;
 //   - two rpcs of one service that would be one C++ function;
-//   - one_way on an rpc that does not return google.protobuf.Empty, or that streams;
+//   - one_way on an rpc that does not return google.protobuf.Empty, that streams, or that moves a session;
 //   - a session order that is wrong;
 //   - an option of Troupe's with fields that this plugin does not know.
 // Threading: pure functions.

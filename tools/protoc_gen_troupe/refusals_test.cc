@@ -200,6 +200,17 @@ TEST(RefusalsTest, WrongSessionOrders) {
             "");
 }
 
+TEST(RefusalsTest, OneWayRpcsDoNotMoveTheSession) {
+  const auto service = [](const std::string& order) {
+    return absl::StrCat("service A { option (troupe.session) = { order: '", order, "' };\nrpc In(M) returns (M);\n",
+                        "rpc Tell(M) returns (google.protobuf.Empty) { option (troupe.call) = { one_way: true }; } }");
+  };
+  EXPECT_EQ(Refusal(service("In Tell")),
+            "p.proto:4:1: rpc p.A.Tell is one_way and moves its session, whose caller would not know where it stands; "
+            "drop one_way, or name the rpc in anytime");
+  EXPECT_EQ(Refusal(service("In Tell*")), "");
+}
+
 TEST(RefusalsTest, AllOfThemAreSaidAtOnce) {
   EXPECT_EQ(Refusal("service A { rpc delete(M) returns (M); rpc delete_(M) returns (M); }\nmessage AStub {}"),
             "p.proto:2:1: service p.A needs the C++ name p::AStub, which message p.AStub (p.proto:3:1) has; rename one "

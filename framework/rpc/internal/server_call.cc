@@ -45,6 +45,25 @@ bool ServerCall::ParseRequest(absl::Span<const char> bytes) {
   return bytes.size() <= INT_MAX && request_->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()));
 }
 
+void ServerCall::WatchDeadline() {
+  if (!deadline_.is_infinite() && !deadline_timer_.scheduled()) core_loop().ScheduleAt(deadline_timer_, deadline_);
+}
+
+void ServerCall::OnDeadline() {
+  const bool started = handler_runs_;
+  EndEarly(absl::DeadlineExceededError("the deadline has passed"));
+  if (!started) OnHandlerEnded();
+}
+
+void ServerCall::SetSerialTurns(SerialTurns turns) {
+  Context context = deadline_.is_infinite() ? Context() : Context().WithDeadline(deadline_);
+  {
+    ContextScope scope(context);
+    current_serial_turns.Set(std::move(turns));
+  }
+  Recycle(std::move(context));
+}
+
 void ServerCall::RunHandler(StartHandler start, void* actor) {
   handler_runs_ = starting_ = true;
   Task<absl::Status> handler;
@@ -63,7 +82,7 @@ void ServerCall::RunHandler(StartHandler start, void* actor) {
   const CoreRef<ServerCall> keep = CoreRef<ServerCall>::Share(*this);
   Run();
   // Most handlers have ended by now; only one that waits needs its deadline watched.
-  if (handler_runs_ && !over_ && !deadline_.is_infinite()) core_loop().ScheduleAt(deadline_timer_, deadline_);
+  if (handler_runs_ && !over_) WatchDeadline();
 }
 
 void ServerCall::OnFinished() {

@@ -22,6 +22,7 @@
 #include "troupe/loop/timer_heap.h"
 #include "troupe/rpc/call.h"
 #include "troupe/rpc/internal/call_core.h"
+#include "troupe/rpc/internal/serial_gate.h"
 #include "troupe/rpc/method.h"
 #include "troupe/rpc/stream.h"
 
@@ -59,6 +60,10 @@ class ServerCall : public CallCore, public Call, public Root {
   void Begin(const MethodInfo& method, MonotonicTime deadline, Metadata metadata);
   // The single request of a call whose client does not stream. False: it does not parse. REQUIRES: Begin().
   bool ParseRequest(absl::Span<const char> bytes);
+  // For a call that waits to be started: it ends when its deadline passes.
+  void WatchDeadline();
+  // What its handler does is waited for by these turns. REQUIRES: Begin(), and the handler has not started.
+  void SetSerialTurns(SerialTurns turns);
   // Starts the handler in place: it may have ended when this returns.
   void RunHandler(StartHandler start, void* actor);
   // The caller cancelled or is gone: the handler gets Cancelled, nothing is sent any more. Once.
@@ -83,13 +88,14 @@ class ServerCall : public CallCore, public Call, public Root {
    public:
     explicit DeadlineTimer(ServerCall& call) : call_(call) {}
     ~DeadlineTimer() = default;
-    void Run() override { call_.EndEarly(absl::DeadlineExceededError("the deadline has passed")); }
+    void Run() override { call_.OnDeadline(); }
     std::string Describe() const override { return "deadline of a call"; }
 
    private:
     ServerCall& call_;
   };
 
+  void OnDeadline();
   void OnFinished() override;
   void OnCancelledUnstarted() override;
   void OnDoomed() override;

@@ -25,6 +25,10 @@ SessionServerCall& SessionServerCall::Acquire(const ServedMethod& method, Sessio
   record->session_ = &session;
   record->id_ = id;
   record->ready_ = false;
+  record->admitted_ = true;
+  record->has_turn_ = false;
+  record->ended_ok_ = false;
+  record->serial_turns_.clear();
   record->has_request_ = false;
   record->initial_metadata_sent_ = false;
   record->initial_metadata_.Clear();
@@ -34,6 +38,12 @@ SessionServerCall& SessionServerCall::Acquire(const ServedMethod& method, Sessio
 bool SessionServerCall::TakeUp(IncomingCall& incoming) {
   MonotonicTime deadline = MonotonicTime::InfiniteFuture();
   if (incoming.timeout != absl::InfiniteDuration()) deadline = core_loop().Time() + incoming.timeout;
+  if (!incoming.metadata.empty()) {
+    if (const auto turns = incoming.metadata.Get(kSerialTurnsKey)) {
+      serial_turns_ = DecodeSerialTurns(*turns);
+      incoming.metadata.Remove(kSerialTurnsKey);
+    }
+  }
   Begin(*served_->info, deadline, std::move(incoming.metadata));
   if (served_->info->client_streams()) {
     ready_ = true;
@@ -86,9 +96,48 @@ void SessionServerCall::OnHalfClose() {
   if (served_->info->client_streams()) return CloseReading();
   if (has_request_) {
     ready_ = true;
-    return session_->Start(*this);
+    if (ready()) session_->Start(*this);
+    return;
   }
   Refuse(absl::UnimplementedError(absl::StrCat(method().path, ": no request came")));
+}
+
+void SessionServerCall::EnterOrder(SessionOrderGate& gate) {
+  admitted_ = false;
+  arriving_ = true;
+  gate.Arrive(*this, served_->info->step, served_->info->server_streams());
+  arriving_ = false;
+  if (!admitted_ && !over()) WatchDeadline();
+}
+
+void SessionServerCall::OnOrderAdmitted() {
+  admitted_ = true;
+  if (!arriving_ && ready()) session_->StartLater(*this);
+}
+
+bool SessionServerCall::HasTurn(SerialGate& gate) {
+  if (!has_turn_) LineUp(gate);
+  if (!has_turn_) return false;
+  serial_turns_.push_back(gate.turn());
+  return true;
+}
+
+void SessionServerCall::LineUp(SerialGate& gate) {
+  if (gate.IsCircle(serial_turns_)) {
+    Refuse(absl::AbortedError(absl::StrCat(method().path, " is called by what its serial actor waits for")));
+  } else if (serial_turns_.size() >= kSerialTurnsMax) {
+    Refuse(absl::AbortedError(absl::StrCat(serial_turns_.size(), " serial actors wait for each other")));
+  } else {
+    arriving_ = true;
+    gate.Arrive(*this);
+    arriving_ = false;
+    if (!has_turn_) WatchDeadline();
+  }
+}
+
+void SessionServerCall::OnTurn() {
+  has_turn_ = true;
+  if (!arriving_) session_->StartLater(*this);
 }
 
 void SessionServerCall::OnReset(absl::Status) {
@@ -141,6 +190,7 @@ void SessionServerCall::SendOutcome(const absl::Status& status, const google::pr
   SendInitialMetadataOnce();
   session_->codec_->SendReply(id_, response, status, trailers().empty() ? nullptr : &trailers());
   session_->FlushSoon();
+  ended_ok_ = status.ok();
   (status.ok() ? session_->counters_.calls_ended_ok : session_->counters_.calls_failed).Add();
 }
 
@@ -174,6 +224,7 @@ SessionClientCall::SessionClientCall(Session& session, const MethodInfo& method,
 
 void SessionClientCall::OnEnd(absl::Status status, Metadata trailers) {
   id_ = 0;
+  TellOrder(status.ok() ? SessionOrderMemory::Outcome::kOk : SessionOrderMemory::Outcome::kFailed);
   DeliverEnd(std::move(status), std::move(trailers));
   Ended();
 }
@@ -255,6 +306,7 @@ void SessionClientCall::Ended() {
   if (session_ == nullptr) return;
   core_loop().Cancel(deadline_timer_);
   session_->unread_bytes_ -= std::exchange(unread_bytes_, 0);
+  TellOrder(was_sent_ ? SessionOrderMemory::Outcome::kUnknown : SessionOrderMemory::Outcome::kFailed);
   std::exchange(session_, nullptr)->OnClientCallEnded(*this);
 }
 

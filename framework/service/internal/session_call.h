@@ -13,7 +13,10 @@
 #include "troupe/base/pool.h"
 #include "troupe/loop/timer_heap.h"
 #include "troupe/rpc/internal/client_call.h"
+#include "troupe/rpc/internal/serial_gate.h"
 #include "troupe/rpc/internal/server_call.h"
+#include "troupe/rpc/internal/session_order_gate.h"
+#include "troupe/rpc/internal/session_order_memory.h"
 #include "troupe/service/internal/server_call_pool.h"
 #include "troupe/service/service_table.h"
 #include "troupe/service/session.h"
@@ -26,6 +29,8 @@ class SessionServerCall final : public ServerCall,
                                 public CallEvents,
                                 public ListNode<Session::InFlight>,
                                 public ListNode<Session::Pending>,
+                                public OrderedCall,
+                                public SerialCall,
                                 public Pooled {
  public:
   // A record for a call of `method` on `session`, new or used before.
@@ -34,9 +39,19 @@ class SessionServerCall final : public ServerCall,
 
   // Takes up what came with the call. False: it was answered, because its request does not parse.
   bool TakeUp(IncomingCall& incoming);
-  // The request is there, or comes as a stream: the handler may start.
-  bool ready() const { return ready_; }
-  void RunHandlerNow(Actor& actor) { RunHandler(served_->start, served_->generated(actor)); }
+  // The session's order has let it in, if there is one, and the request is there, or comes as a stream: it may start.
+  bool ready() const { return ready_ && admitted_; }
+  // Judges it by the order of the session: ready() follows at once or later, or it is refused.
+  void EnterOrder(SessionOrderGate& gate);
+  // Its actor does one call at a time: has it its turn? If not it takes its place in the line, or is refused because it
+  // would wait for itself, and the session hears of it when its turn comes.
+  bool HasTurn(SerialGate& gate);
+  // It ended OK for the peer, too.
+  bool ended_ok() const { return ended_ok_; }
+  void RunHandlerNow(Actor& actor) {
+    if (!serial_turns_.empty()) SetSerialTurns(serial_turns_);
+    RunHandler(served_->start, served_->generated(actor));
+  }
   // The session has lost its connection, or gives the call up before its handler started.
   void Lost();
   // Answers a call whose handler has not started.
@@ -66,6 +81,12 @@ class SessionServerCall final : public ServerCall,
   Connection& connection() override { return *session_; }
   bool Send(const google::protobuf::MessageLite& message) override;
 
+  // ---- OrderedCall, SerialCall
+  void OnOrderAdmitted() override;
+  void OnOrderRefused(const absl::Status& why) override { Refuse(why); }
+  void OnOrderExpelled(const absl::Status& why) override { handler_runs() ? EndEarly(why) : Refuse(why); }
+  void OnTurn() override;
+
  private:
   friend class troupe::Session;
 
@@ -82,13 +103,19 @@ class SessionServerCall final : public ServerCall,
   bool TakeRequest(absl::Span<const char> request);
   // Of a stream: kept until it is read.
   void Keep(absl::Span<const char> message, size_t charged);
+  void LineUp(SerialGate& gate);
 
   const ServedMethod* served_ = nullptr;
   CoreRef<ServerCallPool> pool_;  // while in use
   Session* session_ = nullptr;
   CallId id_ = 0;
   bool ready_ = false;
+  bool admitted_ = true;
+  bool has_turn_ = false;
+  bool arriving_ = false;  // at a gate, which may let it in at once
+  bool ended_ok_ = false;
   bool has_request_ = false;
+  SerialTurns serial_turns_;  // that wait for it
   bool initial_metadata_sent_ = false;
   size_t unread_bytes_ = 0;   // of the session's
   size_t request_bytes_ = 0;  // of the session's
@@ -146,6 +173,18 @@ class SessionClientCall final : public ClientCall,
   // Over: leaves the session.
   void Ended();
   bool started() const { return id_ != 0; }
+  void Sent() {
+    was_sent_ = true;
+    if (method().one_way) DeliverEnd(absl::OkStatus(), {});  // for the caller; ours ends when the server's has
+  }
+  // It is a step of its session.
+  void RememberIn(SessionOrderMemory& memory) {
+    order_memory_ = &memory;
+    order_ticket_ = memory.Sent(method().step);
+  }
+  void TellOrder(SessionOrderMemory::Outcome outcome) {
+    if (order_memory_ != nullptr) std::exchange(order_memory_, nullptr)->Ended(order_ticket_, outcome);
+  }
   // Sends a message of a started call. False: the call has ended by it.
   bool Encode(const google::protobuf::MessageLite& message);
 
@@ -154,7 +193,10 @@ class SessionClientCall final : public ClientCall,
   CallId id_ = 0;
   bool half_closed_ = false;
   size_t unread_bytes_ = 0;  // of the session's
-  Metadata metadata_;        // while it waits
+  bool was_sent_ = false;
+  SessionOrderMemory* order_memory_ = nullptr;  // until its outcome is known
+  SessionOrderMemory::Ticket order_ticket_ = 0;
+  Metadata metadata_;  // while it waits
   // What was written while the call waited for room: copies, in order.
   std::vector<std::unique_ptr<google::protobuf::MessageLite>> unsent_;
   DeadlineTimer deadline_timer_{*this};

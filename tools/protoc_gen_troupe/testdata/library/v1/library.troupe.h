@@ -72,7 +72,7 @@ class LibraryActor : public ::troupe::Actor {
       ::troupe::Call& call);
 
   // Tells the library that we are there.
-  // One way: the caller does not wait for an answer.
+  // One way: nobody waits for what becomes of it.
   virtual ::troupe::Task<::absl::Status> Ping(
       const ::google::protobuf::Empty& request, ::google::protobuf::Empty& response, ::troupe::Call& call);
 
@@ -125,6 +125,8 @@ class LibraryProtocol final : public ::troupe::ActorProtocol {
 //
 // A call is encoded and queued before the expression returns; dropping what it returned cancels it.
 // Threading: the caller's loop.     Lifetime: `caller` outlives it and its calls; copies are free.
+// Session:   Login (Find | Browse | Return)* Logout?
+//            made by co_await channel.OpenSession<LibraryStub>(); what is out of order is not sent.
 class LibraryStub {
  public:
   explicit LibraryStub(::troupe::Caller& caller) : caller_(&caller) {}
@@ -153,9 +155,8 @@ class LibraryStub {
       const ::troupe::CallOptions& options = {});
 
   // Tells the library that we are there.
-  // One way: the caller does not wait for an answer.
-  [[nodiscard]] ::troupe::Reply<::google::protobuf::Empty> Ping(
-      const ::google::protobuf::Empty& request, const ::troupe::CallOptions& options = {});
+  // One way: nobody waits for what becomes of it.
+  ::troupe::Told Ping(const ::google::protobuf::Empty& request, const ::troupe::CallOptions& options = {});
 
   // /library.v1.Library/Logout.
   // Deprecated.
