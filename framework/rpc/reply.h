@@ -87,8 +87,8 @@ class [[nodiscard]] Reply : public internal::OwnedCall {
 
 // Told: a one-way call, `option (troupe.call) = { one_way: true }`: nobody waits for what becomes of it.
 //
-// `kv.Touch(request);` is all: dropping it does not cancel the call. Awaited, it gives OK as soon as the request is on its
-// way (it may still be lost with its connection), or why it could not be sent.
+// `kv.Touch(request);` is all: dropping it does not cancel the call. Awaited, it gives OK as soon as the request is on
+// its way (it may still be lost with its connection), or why it could not be sent.
 class Told {
  public:
   explicit Told(internal::ClientCallRef call) : call_(std::move(call)) {}

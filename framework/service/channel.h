@@ -125,12 +125,12 @@ class Channel final : public Caller {
 //   if (!kv.ok()) co_return kv.status();
 //   const absl::StatusOr<LoginResponse> login = co_await (*kv)->Login(request);
 //
-// What an actor keeps in its members belongs to one session, and services with a session order (option (troupe.session))
-// can be called in one only. Nothing is retried or moved: once the connection is lost every call answers UNAVAILABLE, and
-// the user opens another session.
+// What an actor keeps in its members belongs to one session, and services with a session order (option
+// (troupe.session)) can be called in one only. Nothing is retried or moved: once the connection is lost every call
+// answers UNAVAILABLE, and the user opens another session.
 //
-// Threading: the loop's.     Lifetime: outlives copies of its stub. Destroyed, it closes its connection; calls in flight
-//            end UNAVAILABLE.
+// Threading: the loop's.
+// Lifetime:  outlives copies of its stub. Destroyed, it closes its connection; calls in flight end UNAVAILABLE.
 template <class Stub>
 class [[nodiscard]] OpenedSession {
  public:

@@ -228,13 +228,12 @@ TEST_F(SessionOrderTest, AClientThatLostAnOutcomeKeepsBothStates) {
   EXPECT_THAT(Log(), ElementsAre("Login a", "Login a cancelled", "Login c", "Get d"));
 }
 
-TEST_F(SessionOrderTest, ConnectionLostSaysThatTheSessionHadNotCome) {
-  EXPECT_OK(End(stub().Ping(Says(""))));
+TEST_F(SessionOrderTest, ASessionThatNeverBeganEndsInGoodOrder) {
   EXPECT_THAT(End(stub().Login(Says("a 1 fail"))), StatusIs(absl::StatusCode::kAborted));
+  EXPECT_THAT(End(lawless().Get(Says("b"))), StatusIs(absl::StatusCode::kFailedPrecondition));
   Log();
   server_.reset();
-  ASSERT_EQ(world_.log.size(), 1u);
-  EXPECT_THAT(world_.log[0], HasSubstr("the session of desk.Desk ended before its order did: Login (Get | Watch)*"));
+  EXPECT_THAT(world_.log, ElementsAre("lost: OK"));
 }
 
 TEST_F(SessionOrderTest, ConnectionLostIsOkAtAnEndOfTheOrder) {
@@ -265,6 +264,62 @@ TEST_F(SessionOrderTest, CallsThatWaitEndWithTheirConnection) {
   for (Reply<Note>& reply : replies) EXPECT_THAT(End(std::move(reply)), StatusIs(absl::StatusCode::kUnavailable));
   server_->RunUntilIdle();
   EXPECT_THAT(Log(), ElementsAre("Get a", "Get a cancelled", "lost: OK"));
+}
+
+class LedgerService final : public desk::LedgerActor {
+ public:
+  explicit LedgerService(World& world) : world_(world) {}
+  Status Begin(const Note& note, Note&, Call& call) override { return Work(world_, "Begin", note, call); }
+  Status Put(const Note& note, Note&, Call& call) override { return Work(world_, "Put", note, call); }
+  Status Commit(const Note& note, Note&, Call& call) override { return Work(world_, "Commit", note, call); }
+  void ConnectionLost(const absl::Status& reason) override { world_.log.push_back("lost: " + reason.ToString()); }
+
+ private:
+  World& world_;
+};
+
+class OrderedDrainTest : public OptionsTest<LedgerService> {
+ protected:
+  Server::State state() { return server_->server().state(); }
+};
+
+TEST_F(OrderedDrainTest, ASessionAtAnEndOfItsOrderIsClosedAtOnce) {
+  EXPECT_OK(End(stub().Begin(Says(""))));
+  EXPECT_OK(End(stub().Commit(Says(""))));
+  server_->server().Drain();
+  server_->RunUntilIdle();
+  EXPECT_EQ(state(), Server::State::kClosed);
+  EXPECT_THAT(Log(), ElementsAre("Begin", "Commit", "lost: OK"));
+}
+
+TEST_F(OrderedDrainTest, ASessionThatHasBegunMayComeToAnEndOfItsOrder) {
+  EXPECT_OK(End(stub().Begin(Says(""))));
+  server_->server().Drain();
+  server_->Advance(absl::Seconds(20));
+  EXPECT_EQ(state(), Server::State::kDraining);
+  EXPECT_OK(End(stub().Put(Says("a"))));
+  EXPECT_OK(End(stub().Commit(Says("b"))));
+  server_->RunUntilIdle();
+  EXPECT_EQ(state(), Server::State::kClosed);
+  EXPECT_THAT(Log(), ElementsAre("Begin", "Put a", "Commit b", "lost: OK"));
+}
+
+TEST_F(OrderedDrainTest, NoSessionOutlastsTheDrain) {
+  EXPECT_OK(End(stub().Begin(Says(""))));
+  server_->server().Drain();
+  server_->Advance(absl::Seconds(40));
+  EXPECT_EQ(state(), Server::State::kClosed);
+  ASSERT_EQ(world_.log.size(), 2u);
+  EXPECT_THAT(world_.log[1], HasSubstr("the session of desk.Ledger ended before its order did: (Begin Put* Commit)*"));
+}
+
+TEST_F(OrderedDrainTest, ConnectionLostSaysThatTheSessionHadNotComeToAnEndOfItsOrder) {
+  EXPECT_OK(End(stub().Begin(Says(""))));
+  server_->client().Close(absl::OkStatus());
+  server_->RunUntilIdle();
+  EXPECT_THAT(Log(), ElementsAre("Begin",
+                                 "lost: ABORTED: the session of desk.Ledger ended before its order did: "
+                                 "(Begin Put* Commit)*"));
 }
 
 // ---------------------------------------------------------------------------------------------------- serial actors

@@ -466,12 +466,17 @@ void Session::Fail(const absl::Status& why) {
 
 void Session::Drain() {
   if (std::exchange(draining_, true) || state_ == State::kLost) return;
-  if (state_ == State::kOpen) {
-    codec_->SendGoAway(absl::OkStatus());
-    FlushSoon();
-  }
+  GoAwayWhenOrdersAllow();
   while (!drain_watchers_.empty()) drain_watchers_.PopFront().OnDraining();
   MaybeCloseIdle();
+}
+
+bool Session::OrdersAllowAnEnd() const { return gates_ == nullptr || gates_->Unfinished() == nullptr; }
+
+void Session::GoAwayWhenOrdersAllow() {
+  if (state_ != State::kOpen || !OrdersAllowAnEnd() || std::exchange(goaway_sent_, true)) return;
+  codec_->SendGoAway(absl::OkStatus());
+  FlushSoon();
 }
 
 void Session::EndStreams(const absl::Status& why) {
@@ -574,8 +579,8 @@ bool Session::MaybeCloseIdle() {
   if (!draining_ && (!eof_received_ || keep_open_)) return false;
   if (in_flight_ > 0 || state_ == State::kClosing || state_ == State::kLost) return false;
   if (!client_calls_.empty() || !waiting_.empty()) return false;
-  // Replies that wait for credit; a peer that sends no more will give none.
-  if (codec_ != nullptr && codec_->open_calls() > 0 && !eof_received_) return false;
+  // Replies that wait for credit, calls that would bring a session to its end: who sends no more gives neither.
+  if (!eof_received_ && (!OrdersAllowAnEnd() || (codec_ != nullptr && codec_->open_calls() > 0))) return false;
   state_ = State::kClosing;
   CloseTransport();
   return true;
@@ -635,7 +640,8 @@ CallEvents* Session::OnCall(IncomingCall& incoming) {
         absl::UnimplementedError(absl::StrCat("this server has no method ", incoming.path.substr(0, 200))), nullptr);
     return nullptr;
   }
-  if (draining_ || state_ != State::kOpen) {
+  // A session that has begun may go on to an end of its order, as long as the drain lasts.
+  if ((draining_ && OrdersAllowAnEnd()) || state_ != State::kOpen) {
     counters_.calls_refused_draining.Add();
     codec_->SendReply(incoming.id, nullptr, absl::UnavailableError("the server is shutting down"), nullptr);
     return nullptr;
@@ -721,6 +727,7 @@ void Session::OnCallEnded(SessionServerCall& call) {
     // Either may let others in, which start later, or refuse them.
     if (call.method().ordered()) gates_->Order(*call.method().order).End(call, call.ended_ok());
     if (table_->actors()[call.served().actor].serial) gates_->Serial(call.served().actor).End(call);
+    if (draining_) GoAwayWhenOrdersAllow();
   }
   call.Release();
   state_ == State::kLost ? Recharge() : FlushSoon();  // what it held is free

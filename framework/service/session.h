@@ -215,6 +215,9 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   void StartPending();
   void OnCallEnded(internal::SessionServerCall& call);
   internal::CallGates& gates();
+  // No service with a session order is in the middle of it. Otherwise a drain waits with its GOAWAY.
+  bool OrdersAllowAnEnd() const;
+  void GoAwayWhenOrdersAllow();
   // Null: it could not be made, and the connection is closing.
   Actor* ActorAt(uint32_t index);
   // False: it threw; the connection is closing.
@@ -253,6 +256,7 @@ class Session final : public Connection, public ListNode<Session>, public Memory
 
   State state_ = State::kConnecting;
   bool draining_ = false;
+  bool goaway_sent_ = false;  // by a drain
   bool write_paused_ = false;
   bool room_wanted_ = false;   // someone waits for the output to go although the transport is not paused
   bool eof_received_ = false;  // the peer sends no more, and still reads

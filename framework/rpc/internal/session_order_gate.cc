@@ -27,6 +27,7 @@ void SessionOrderGate::End(OrderedCall& call, bool ok) {
     if (changing_ == &call) {
       changing_ = nullptr;
       if (ok) {
+        begun_ = true;
         state_ = order_.Next(state_, call.step_);
         Expel();
       }

@@ -59,8 +59,8 @@ class SessionOrderGate {
   void End(OrderedCall& call, bool ok);
 
   uint8_t state() const { return state_; }
-  // The session may end now.
-  bool accepting() const { return order_.accepting[state_]; }
+  // The session has begun, by a step that ended OK, and may not end yet.
+  bool unfinished() const { return begun_ && !order_.accepting[state_]; }
 
  private:
   void Advance();
@@ -68,6 +68,7 @@ class SessionOrderGate {
 
   const SessionOrder& order_;
   uint8_t state_ = 0;
+  bool begun_ = false;
   OrderedCall* changing_ = nullptr;  // runs and will move the state
   size_t awaited_ = 0;               // calls that run and that a change waits for
   bool advancing_ = false;

@@ -110,7 +110,6 @@ TEST_F(GateTest, WhatTheOrderDoesNotAllowIsRefusedBeforeItStarts) {
   Arrive(kLogout);
   EXPECT_THAT(Log(), ElementsAre("refuse Get", "refuse Logout"));
   EXPECT_EQ(gate_.state(), 0);
-  EXPECT_FALSE(gate_.accepting());
 }
 
 TEST_F(GateTest, OkMovesTheStateAndAnyOtherEndLeavesIt) {
@@ -118,7 +117,6 @@ TEST_F(GateTest, OkMovesTheStateAndAnyOtherEndLeavesIt) {
   EXPECT_EQ(gate_.state(), 0);
   gate_.End(Arrive(kLogin), true);
   EXPECT_EQ(gate_.state(), 1);
-  EXPECT_TRUE(gate_.accepting());
   gate_.End(Arrive(kLogin), true);
   EXPECT_THAT(Log(), ElementsAre("start Login", "start Login", "refuse Login"));
 }
@@ -216,6 +214,39 @@ TEST_F(GateTest, CallsThatEndAsTheyStartNeedNoStack) {
   EXPECT_EQ(log_.size(), 100003u);
   EXPECT_THAT(log_.back(), "refuse Get");
   EXPECT_EQ(gate_.state(), 3);
+}
+
+// (Begin Put* Commit)*
+TEST(UnfinishedTest, FromTheFirstStepUntilTheOrderAllowsAnEnd) {
+  static constexpr absl::string_view kLedgerSteps[] = {"Begin", "Put", "Commit"};
+  static constexpr uint8_t kLedgerNext[] = {1, kNo, kNo, kNo, 1, 0};
+  static constexpr bool kLedgerAccepting[] = {true, false};
+  static constexpr SessionOrder kLedger = {
+      .service = "p.Ledger", .text = "", .steps = kLedgerSteps, .next = kLedgerNext, .accepting = kLedgerAccepting};
+  class Step final : public OrderedCall {
+   public:
+    ~Step() = default;
+    void OnOrderAdmitted() override {}
+    void OnOrderRefused(const absl::Status&) override {}
+    void OnOrderExpelled(const absl::Status&) override {}
+  };
+  SessionOrderGate gate(kLedger);
+  Step begin;
+  gate.Arrive(begin, 0, false);
+  EXPECT_FALSE(gate.unfinished());
+  gate.End(begin, true);
+  EXPECT_TRUE(gate.unfinished());
+  Step commit;
+  gate.Arrive(commit, 2, false);
+  EXPECT_TRUE(gate.unfinished());
+  gate.End(commit, true);
+  EXPECT_FALSE(gate.unfinished());
+}
+
+TEST_F(GateTest, ASessionThatNeverBeganIsNotUnfinished) {
+  gate_.End(Arrive(kLogin), false);
+  Arrive(kGet);
+  EXPECT_FALSE(gate_.unfinished());
 }
 
 TEST_F(GateTest, TheEndOfACallThatTheGateDoesNotKnowIsNothing) {

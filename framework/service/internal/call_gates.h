@@ -38,10 +38,10 @@ class CallGates {
   // Of calls of ours.
   SessionOrderMemory& Memory(const SessionOrder& order) { return Find(order, memories_); }
 
-  // An order of the peer's calls that is not at an end of a session; null: none.
+  // An order of the peer's calls that has begun and may not end yet; null: none.
   const SessionOrder* Unfinished() const {
     for (const auto& gate : orders_) {
-      if (!gate->accepting()) return &gate->order();
+      if (gate->unfinished()) return &gate->order();
     }
     return nullptr;
   }
