@@ -2,7 +2,10 @@
 
 #include <utility>
 
+#include "absl/status/status.h"
+#include "troupe/base/intrusive_list.h"
 #include "troupe/loop/event_loop.h"
+#include "troupe/loop/internal/loop_local.h"
 #include "troupe/net/transport.h"
 
 namespace troupe {
@@ -12,7 +15,35 @@ ActorProtocol::ActorProtocol(const ServiceBinding& binding, std::unique_ptr<Acto
   hosted_->table.AddActor(binding, std::move(actor), generated);
 }
 
-ActorProtocol::~ActorProtocol() = default;
+// What handlers of lost connections still use. Owns it.
+class ActorProtocol::Orphans final : public internal::LoopLocal {
+ public:
+  explicit Orphans(EventLoop& loop) : loop_(loop) {}
+  ~Orphans() override { OnLoopClose(); }
+
+  void Add(std::unique_ptr<Hosted> hosted) {
+    Hosted& orphan = *hosted.release();
+    orphans_.PushBack(orphan);
+    orphan.session->set_on_ended([this, &orphan](Session&) {
+      orphan.Unlink();
+      loop_.DeleteLater(std::unique_ptr<Hosted>(&orphan));
+    });
+  }
+  void OnLoopClose() override {
+    while (!orphans_.empty()) delete &orphans_.PopFront();
+  }
+
+ private:
+  EventLoop& loop_;
+  IntrusiveList<Hosted> orphans_;
+};
+
+ActorProtocol::~ActorProtocol() {
+  // Dropped by its transport without a word, as after the end of the loop.
+  if (hosted_ != nullptr && hosted_->session != nullptr) {
+    ConnectionLost(absl::UnavailableError("the connection was destroyed"));
+  }
+}
 
 void ActorProtocol::ConnectionMade(Transport& transport) {
   hosted_->session = std::make_unique<Session>(transport.loop(), Session::Role::kServer, SessionOptions(),
@@ -28,10 +59,10 @@ void ActorProtocol::ResumeWriting() { inner_->ResumeWriting(); }
 
 void ActorProtocol::ConnectionLost(const absl::Status& reason) {
   // Handlers may still run: what they use is deleted by the loop once they have ended.
-  Hosted* const hosted = hosted_.release();
-  EventLoop& loop = hosted->session->loop();
-  hosted->session->set_on_ended([hosted, &loop](Session&) { loop.DeleteLater(std::unique_ptr<Hosted>(hosted)); });
+  EventLoop& loop = hosted_->session->loop();
+  if (!loop.IsClosed()) loop.Local<Orphans>().Add(std::move(hosted_));
   inner_->ConnectionLost(reason);
+  hosted_.reset();
 }
 
 }  // namespace troupe

@@ -5,7 +5,7 @@
 //   ...)
 // There is no drain and no sharing of the port: use Server unless the loop is all you want.
 //
-// Life:      as Protocol. After ConnectionLost the actor lives on until its handlers have ended.
+// Life:      as Protocol. After ConnectionLost the actor lives on until its handlers have ended, or the loop is closed.
 // Threading: the loop's.
 #ifndef TROUPE_SERVICE_ACTOR_PROTOCOL_H_
 #define TROUPE_SERVICE_ACTOR_PROTOCOL_H_
@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "troupe/actor/actor.h"
+#include "troupe/base/intrusive_list.h"
 #include "troupe/net/protocol.h"
 #include "troupe/rpc/method.h"
 #include "troupe/service/service_table.h"
@@ -39,11 +40,12 @@ class ActorProtocol : public Protocol {
   void Feed(absl::Span<const char> data);
 
  private:
-  struct Hosted {
+  struct Hosted : ListNode<> {
     ServiceTable table;
     SessionCounters counters;
     std::unique_ptr<Session> session;  // goes before what it uses
   };
+  class Orphans;
 
   std::unique_ptr<Hosted> hosted_;
   std::unique_ptr<Protocol> inner_;  // the session's
