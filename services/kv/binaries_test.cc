@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <fstream>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <set>
@@ -35,6 +37,7 @@ namespace {
 using services::ChildProcess;
 using services::Outcome;
 using services::Runfile;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
@@ -151,6 +154,55 @@ TEST_F(BinariesTest, ServerRefusesToStartAndSaysWhy) {
   EXPECT_EQ(second.exit_code, 1);
   EXPECT_THAT(second.errors, HasSubstr("unexpected argument: argument"));
   unlink((files_.folder() + "/other.db").c_str());
+}
+
+TEST_F(BinariesTest, ServerRefusesFlagsThatMakeNoSense) {
+  const struct {
+    const char* flag;
+    const char* says;
+  } kWrong[] = {
+      {"--database=", "--database is empty: want a file"},
+      {"--listen=", "--listen is empty: want addresses"},
+      {"--listen=7400", "7400"},
+      {"--listen=127.0.0.1:99999", "99999"},
+      {"--database_mib_max=0", "--database_mib_max=0: want 1 to 16777216"},
+      {"--database_mib_max=9223372036854775807", "--database_mib_max=9223372036854775807: want 1 to 16777216"},
+      {"--database_mib_max=much", "database_mib_max"},
+      {"--deletions_kept=-1", "--deletions_kept=-1: want 1 or more"},
+      {"--databse=x", "databse"},
+  };
+  for (const auto& wrong : kWrong) {
+    SCOPED_TRACE(wrong.flag);
+    const Outcome outcome = services::RunProgram({Runfile("services/kv/kv_server"),
+                                                  "--database=" + files_.options().path, "--listen=127.0.0.1:0",
+                                                  wrong.flag});
+    EXPECT_EQ(outcome.exit_code, 1);
+    EXPECT_EQ(outcome.output, "");
+    EXPECT_THAT(outcome.errors, HasSubstr(wrong.says));
+  }
+  const Outcome help = services::RunProgram({Runfile("services/kv/kv_server"), "--help"});
+  for (const char* text : {"serves kv.v1.KeyValue", "--listen", "--database", "--database_mib_max", "--deletions_kept"}) {
+    EXPECT_THAT(help.output + help.errors, HasSubstr(text));
+  }
+}
+
+TEST_F(BinariesTest, ServerRefusesFilesThatAreNoDatabaseOfItsOwn) {
+  const auto refuses = [&](const std::string& path, const std::string& why) {
+    SCOPED_TRACE(path);
+    const Outcome outcome =
+        services::RunProgram({Runfile("services/kv/kv_server"), "--database=" + path, "--listen=127.0.0.1:0"});
+    EXPECT_EQ(outcome.exit_code, 1);
+    EXPECT_EQ(outcome.output, "");
+    EXPECT_THAT(outcome.errors, AllOf(HasSubstr(path + ": "), HasSubstr(why)));
+  };
+  refuses(files_.folder(), "unable to open database file");
+  const std::string path = files_.folder() + "/other";
+  std::ofstream(path) << std::string(10'000, 'x');
+  refuses(path, "file is not a database");
+  // Neither is touched.
+  std::ifstream file(path);
+  EXPECT_EQ(std::string(std::istreambuf_iterator<char>(file), {}), std::string(10'000, 'x'));
+  unlink(path.c_str());
 }
 
 TEST_F(BinariesTest, SigtermAndSigintEndAnIdleServerInGoodOrder) {

@@ -15,6 +15,7 @@
 #include "absl/flags/usage.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "services/kv/async_store.h"
 #include "services/kv/key_value_service.h"
 #include "services/kv/store.h"
@@ -33,8 +34,27 @@ ABSL_FLAG(bool, check_database, true, "reads the whole file at the start to find
 
 namespace {
 
+constexpr int64_t kDatabaseMibMax = int64_t{16} << 20;  // 16 TiB, which SQLite cannot exceed with pages of 4 KiB
+
+// Says which flag is wrong, and what would be right.
+absl::Status CheckFlags() {
+  const auto wanted = [](absl::string_view flag, int64_t value, absl::string_view want) {
+    return absl::InvalidArgumentError(absl::StrCat("--", flag, "=", value, ": want ", want));
+  };
+  if (absl::GetFlag(FLAGS_database).empty()) return absl::InvalidArgumentError("--database is empty: want a file");
+  if (absl::GetFlag(FLAGS_listen).empty()) {
+    return absl::InvalidArgumentError("--listen is empty: want addresses, as in 127.0.0.1:7400,unix:/run/kv.sock");
+  }
+  const int64_t mib = absl::GetFlag(FLAGS_database_mib_max);
+  if (mib < 1 || mib > kDatabaseMibMax) return wanted("database_mib_max", mib, absl::StrCat("1 to ", kDatabaseMibMax));
+  const int64_t kept = absl::GetFlag(FLAGS_deletions_kept);
+  if (kept < 1) return wanted("deletions_kept", kept, "1 or more");
+  return absl::OkStatus();
+}
+
 troupe::Task<absl::Status> Main(troupe::EventLoop& loop, const std::vector<char*>& arguments) {
   if (!arguments.empty()) co_return absl::InvalidArgumentError(absl::StrCat("unexpected argument: ", arguments[0]));
+  CO_RETURN_IF_ERROR(CheckFlags());
   kv::StoreOptions options;
   options.path = absl::GetFlag(FLAGS_database);
   options.file_bytes_max = absl::GetFlag(FLAGS_database_mib_max) << 20;
