@@ -173,15 +173,15 @@ TEST_F(BinariesTest, ServerRefusesFlagsThatMakeNoSense) {
   };
   for (const auto& wrong : kWrong) {
     SCOPED_TRACE(wrong.flag);
-    const Outcome outcome = services::RunProgram({Runfile("services/kv/kv_server"),
-                                                  "--database=" + files_.options().path, "--listen=127.0.0.1:0",
-                                                  wrong.flag});
+    const Outcome outcome = services::RunProgram(
+        {Runfile("services/kv/kv_server"), "--database=" + files_.options().path, "--listen=127.0.0.1:0", wrong.flag});
     EXPECT_EQ(outcome.exit_code, 1);
     EXPECT_EQ(outcome.output, "");
     EXPECT_THAT(outcome.errors, HasSubstr(wrong.says));
   }
   const Outcome help = services::RunProgram({Runfile("services/kv/kv_server"), "--help"});
-  for (const char* text : {"serves kv.v1.KeyValue", "--listen", "--database", "--database_mib_max", "--deletions_kept"}) {
+  for (const char* text :
+       {"serves kv.v1.KeyValue", "--listen", "--database", "--database_mib_max", "--deletions_kept"}) {
     EXPECT_THAT(help.output + help.errors, HasSubstr(text));
   }
 }
