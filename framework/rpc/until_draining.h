@@ -56,9 +56,8 @@ Task<internal::NotNested<T>> UntilDraining(Call& call, Task<T> task,
     const Task<T> never = std::move(task);
     co_return internal::ShuttingDown();
   }
-  const internal::OwnedTask child(internal::StartTask(EventLoop::Current(), std::move(task), "", Context::Current(),
-                                                      where, /*quiet=*/true)
-                                      .core());
+  const internal::OwnedTask child(
+      internal::StartTask(EventLoop::Current(), std::move(task), "", Context::Current(), where, /*quiet=*/true).core());
   const internal::CancelledByDrain drained(call, child.ref());
   co_await internal::ChildLeaf(child.ref());
   const bool cancelled =

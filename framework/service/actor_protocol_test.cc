@@ -129,8 +129,7 @@ TEST_F(ActorProtocolTest, AnActorHasTheLifeOfItsConnection) {
   EXPECT_THAT(log_, ElementsAre("ConnectionMade", "frame ends"));
   channel_->Close();
   Advance();
-  EXPECT_THAT(log_,
-              ElementsAre("ConnectionMade", "frame ends", "EofReceived", "ConnectionLost OK", "destroyed"));
+  EXPECT_THAT(log_, ElementsAre("ConnectionMade", "frame ends", "EofReceived", "ConnectionLost OK", "destroyed"));
   EXPECT_EQ(server_->connections(), 0u);
 }
 

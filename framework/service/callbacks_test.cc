@@ -1,7 +1,7 @@
 // How this test works: every place in which a server runs its user's code, and every bad thing that such code can do
-// there, as a table. Whatever it does: nothing is used after it was freed (AddressSanitizer sees to that), what is a bug
-// is reported once, what was thrown does not reach the client, every call ends, every actor hears its ConnectionLost and
-// goes, and the next connection works.
+// there, as a table. Whatever it does: nothing is used after it was freed (AddressSanitizer sees to that), what is a
+// bug is reported once, what was thrown does not reach the client, every call ends, every actor hears its
+// ConnectionLost and goes, and the next connection works.
 #include <algorithm>
 #include <functional>
 #include <iterator>
@@ -61,10 +61,9 @@ enum class Place {
   kConnectionLost,
   kExceptionHandler,
 };
-const char* const kPlaces[] = {"Factory",      "ConnectionMade", "Function",    "Unary",
-                               "UnaryLater",   "ServerStream",   "ClientStream", "BothStreams",
-                               "EofReceived",  "PauseWriting",   "ResumeWriting", "ConnectionLost",
-                               "ExceptionHandler"};
+const char* const kPlaces[] = {"Factory",       "ConnectionMade", "Function",        "Unary",       "UnaryLater",
+                               "ServerStream",  "ClientStream",   "BothStreams",     "EofReceived", "PauseWriting",
+                               "ResumeWriting", "ConnectionLost", "ExceptionHandler"};
 
 struct World;
 

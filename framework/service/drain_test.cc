@@ -1,6 +1,6 @@
-// How this test works: a server and its clients on simulated hosts. Both keep journals of every call, and at the end the
-// two are compared: what the server began it finished, once, and the client knows it; what it did not begin, the client
-// may try again. Time is virtual, so that a drain of half a minute costs nothing.
+// How this test works: a server and its clients on simulated hosts. Both keep journals of every call, and at the end
+// the two are compared: what the server began it finished, once, and the client knows it; what it did not begin, the
+// client may try again. Time is virtual, so that a drain of half a minute costs nothing.
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -41,8 +41,8 @@ using ::troupe::testing::StatusIs;
 // What happened to each call, by its number.
 struct Journals {
   struct Line {
-    int began = 0;     // the server's: times that a handler started
-    int finished = 0;  // and came to its end
+    int began = 0;                            // the server's: times that a handler started
+    int finished = 0;                         // and came to its end
     std::optional<absl::StatusCode> outcome;  // the client's
   };
   std::vector<Line> lines;
@@ -174,8 +174,7 @@ TEST(DrainTest, TenThousandCallsInFlightAreAnsweredAndNoneRunsTwice) {
     // From now on they press on, in every seed otherwise.
     for (size_t i = 0; i < channels.size(); ++i) {
       const auto pause = absl::Milliseconds(20 + 80 * ((i + world.seed()) % 5));
-      clients.push_back(
-          channels[i]->loop().CreateTask(KeepCalling(EchoStub(*channels[i]), journals, pause, over)));
+      clients.push_back(channels[i]->loop().CreateTask(KeepCalling(EchoStub(*channels[i]), journals, pause, over)));
     }
     world.RunFor(absl::Milliseconds(100 * (world.seed() % 10)));
 
@@ -344,6 +343,36 @@ TEST(DrainTest, EndsInTimeWhateverTheClientsDo) {
     if (!heals) {
       EXPECT_THAT(cut_off.result(), StatusIs(absl::StatusCode::kUnavailable));
     }
+  });
+}
+
+class Large final : public echo::v1::EchoActor {
+ public:
+  Task<absl::Status> Echo(const EchoRequest&, EchoResponse& response, Call&) override {
+    co_await Sleep(absl::Seconds(2));
+    response.set_message(std::string(60'000, 'x'));
+    co_return absl::OkStatus();
+  }
+};
+
+TEST(DrainTest, ASlowClientGetsItsReply) {
+  Simulate({.seeds = 20}, [](SimWorld& world) {
+    SimHost& host = world.AddHost("server");
+    SimHost& slow = world.AddHost("slow");
+    // 4 KiB a second: three times as long as one lingers for a peer that takes nothing.
+    world.kernel().SetDefaultLink({.latency = absl::Milliseconds(500), .jitter = absl::Milliseconds(20)});
+    world.kernel().SetSendBufferBytes(4096);
+    Server server(host.loop(), {.listen = {"0.0.0.0:7400"}});
+    server.Add<Large>();
+    ASSERT_OK(world.Run(host, server.Start()));
+    Channel channel(slow.loop(), "server:7400");
+    auto call = slow.loop().CreateTask(Say(EchoStub(channel), "hello"));
+    world.RunUntil([&] { return server.calls_in_flight() == 1; });
+    server.Drain();
+    EXPECT_LE(WaitClosed(world, host, server), absl::Seconds(30));
+    world.RunFor(absl::Seconds(5));
+    ASSERT_TRUE(call.done());
+    EXPECT_OK(call.result());
   });
 }
 

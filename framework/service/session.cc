@@ -521,7 +521,9 @@ void Session::CloseTransport() {
 }
 
 void Session::OnLingerTimeout() {
-  if (transport_ != nullptr && transport_->write_buffer_size() < lingering_bytes_) {  // it reads, slowly
+  // A slow peer that still takes the last replies of a connection in good order is not cut off; a drain has an end of
+  // its own.
+  if (transport_ != nullptr && close_reason_.ok() && transport_->write_buffer_size() < lingering_bytes_) {
     lingering_bytes_ = transport_->write_buffer_size();
     return loop_.ScheduleAt(linger_timer_, loop_.Time() + options_.limits.linger_timeout);
   }
