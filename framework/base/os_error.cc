@@ -21,6 +21,8 @@ absl::StatusCode Code(int error) {
     case ESHUTDOWN:
     case ETIMEDOUT:  // of a connection; our own deadlines never come from the kernel
       return absl::StatusCode::kUnavailable;
+    case EADDRNOTAVAIL:  // Abseil says ALREADY_EXISTS
+      return absl::StatusCode::kFailedPrecondition;
     default:
       return absl::ErrnoToStatusCode(error);
   }

@@ -31,6 +31,8 @@ TEST(OsError, TheRestKeepsItsOwnCode) {
   EXPECT_EQ(OsError(EMFILE, "accept").code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(OsError(EACCES, "bind").code(), absl::StatusCode::kPermissionDenied);
   EXPECT_EQ(OsError(EINVAL, "bind").code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(OsError(EADDRINUSE, "bind").code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(OsError(EADDRNOTAVAIL, "bind").code(), absl::StatusCode::kFailedPrecondition);
 }
 
 TEST(OsError, AStatusFromElsewhereHasNoNumber) {

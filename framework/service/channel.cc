@@ -3,56 +3,20 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "troupe/async/task.h"
 #include "troupe/net/connect.h"
 #include "troupe/net/transport.h"
 #include "troupe/rpc/internal/client_call.h"
+#include "troupe/service/internal/target.h"
 
 namespace troupe {
-namespace {
-
-// The target as CreateConnection wants it: "host:port" or "unix:..." forms.
-absl::StatusOr<std::string> ParseTarget(absl::string_view target) {
-  absl::string_view rest = target;
-  absl::ConsumePrefix(&rest, "troupe+");
-  if (absl::StartsWith(rest, "unix-abstract:")) return std::string(rest);
-  if (absl::ConsumePrefix(&rest, "unix://")) return absl::StrCat("unix:", rest);
-  if (absl::StartsWith(rest, "unix:")) return std::string(rest);
-  if (absl::ConsumePrefix(&rest, "ipv4:") || absl::ConsumePrefix(&rest, "ipv6:")) {
-    // One address; several come with balancing.
-  } else if (absl::ConsumePrefix(&rest, "dns:")) {
-    if (absl::ConsumePrefix(&rest, "//")) {
-      const size_t slash = rest.find('/');
-      if (slash == absl::string_view::npos) {
-        return absl::InvalidArgumentError(absl::StrCat("target \"", target, "\": wanted dns:///host:port"));
-      }
-      if (slash != 0) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("target \"", target, "\": a DNS server in the target is not supported"));
-      }
-      rest.remove_prefix(1);
-    }
-  } else if (absl::StrContains(rest, "://")) {
-    return absl::InvalidArgumentError(absl::StrCat("target \"", target, "\": unknown scheme"));
-  }
-  const size_t colon = rest.rfind(':');
-  if (colon == absl::string_view::npos || colon == 0 || colon + 1 == rest.size() || absl::StrContains(rest, "/")) {
-    return absl::InvalidArgumentError(absl::StrCat("target \"", target, "\": wanted host:port"));
-  }
-  return std::string(rest);
-}
-
-}  // namespace
-
 Channel::Channel(EventLoop& loop, std::string target, ChannelOptions options)
     : loop_(loop),
       target_(std::move(target)),
       options_(options),
       memory_(loop, options.memory_bytes_max, counters_.memory) {
-  absl::StatusOr<std::string> address = ParseTarget(target_);
+  absl::StatusOr<std::string> address = internal::ParseTarget(target_, internal::TargetUse::kConnect);
   if (address.ok()) {
     address_ = *std::move(address);
   } else {

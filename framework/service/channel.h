@@ -7,7 +7,7 @@
 // wait; calls in flight on a connection that is lost end UNAVAILABLE.
 //
 // Targets:   "dns:///host:port", "host:port", "ipv4:127.0.0.1:7400", "ipv6:[::1]:7400", "unix:/path", "unix:///path",
-//            "unix-abstract:name"; "troupe+" before the scheme asks for the native wire.
+//            "unix-abstract:name"; "troupe+" before the scheme asks for the native wire. One address each.
 // Threading: the loop's.     Lifetime: calls that outlive it end UNAVAILABLE. Destroyed without Close() it drops what
 //            the peer has not taken yet.
 #ifndef TROUPE_SERVICE_CHANNEL_H_
@@ -50,7 +50,7 @@ class OpenedSession;
 
 class Channel final : public Caller {
  public:
-  // A target that cannot be understood makes every call end INVALID_ARGUMENT.
+  // A target that cannot be understood makes every call end INVALID_ARGUMENT, at once and with what is wrong.
   Channel(EventLoop& loop, std::string target, ChannelOptions options = {});
   Channel(const Channel&) = delete;
   Channel& operator=(const Channel&) = delete;

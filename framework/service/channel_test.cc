@@ -4,6 +4,7 @@
 
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 #include <memory>
 #include <string>
@@ -16,6 +17,7 @@
 #include "troupe/async/run.h"
 #include "troupe/async/sleep.h"
 #include "troupe/base/errors.h"
+#include "troupe/base/os_error.h"
 #include "troupe/base/socket_address.h"
 #include "troupe/base/status_macros.h"
 #include "troupe/os/posix_os.h"
@@ -120,11 +122,27 @@ TEST_P(ChannelTest, UnderstandsTheTargetsOfGrpc) {
   }
 }
 
-TEST_P(ChannelTest, ABadTargetIsSaidByEveryCall) {
-  for (const std::string target : {"", "no-port", "http://x:1", "dns:///", "host:"}) {
+TEST_P(ChannelTest, ABadTargetIsSaidByEveryCallAtOnce) {
+  for (const std::string target :
+       {"", "no-port", "http://x:1", "dns:///", "host:", "127.0.0.1:99999", "[::1:5", "unix:", "ipv4:localhost:70"}) {
     SCOPED_TRACE(target);
     Channel channel(loop_, target);
-    EXPECT_THAT(Echo(channel, "x"), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(target)));
+    for (int i = 0; i < 2; ++i) {
+      Reply<EchoResponse> reply = EchoStub(channel).Echo(Request("x"));
+      EXPECT_TRUE(reply.done());
+      EXPECT_THAT(loop_.RunUntilComplete(Await(std::move(reply))),
+                  StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("target \"" + target + "\"")));
+    }
+    EXPECT_EQ(channel.connection(), nullptr);
+  }
+}
+
+TEST_P(ChannelTest, AServerListensWhereChannelsConnect) {
+  for (const std::string listen : {"ipv4:127.0.0.1:0", "ipv6:[::1]:0", "dns:///127.0.0.1:0"}) {
+    SCOPED_TRACE(listen);
+    Listening server(loop_, listen);
+    Channel channel(loop_, server.address());
+    EXPECT_OK(Echo(channel, "hello"));
   }
 }
 
@@ -135,7 +153,9 @@ TEST_P(ChannelTest, ARefusedConnectionIsUnavailableAndTheNextCallTriesAgain) {
     address = server.address();
   }
   Channel channel(loop_, address);
-  EXPECT_THAT(Echo(channel, "x"), StatusIs(absl::StatusCode::kUnavailable, HasSubstr(address)));
+  EXPECT_THAT(Echo(channel, "x"),
+              StatusIs(absl::StatusCode::kUnavailable,
+                       "cannot connect to " + address + ": connect " + address + ": Connection refused"));
   Listening server(loop_, address);
   EXPECT_OK(Echo(channel, "x"));
 }
@@ -197,10 +217,58 @@ class SimulatedChannelTest : public ::testing::Test {
   EventLoop loop_{os_};
 };
 
-TEST_F(SimulatedChannelTest, AnAddressInUseIsSaidByStart) {
-  Listening first(loop_, "127.0.0.1:7400");
-  Server second(loop_, {.listen = {"127.0.0.1:7400"}});
-  EXPECT_THAT(loop_.RunUntilComplete(second.Start()), ::testing::Not(StatusIs(absl::StatusCode::kOk)));
+TEST_P(ChannelTest, StartSaysWhyItCannotListen) {
+  Listening first(loop_, "127.0.0.1:0");
+  const struct {
+    std::string listen;
+    absl::StatusCode code;
+    int error;
+    std::string says;
+  } rows[] = {
+      {first.address(), absl::StatusCode::kFailedPrecondition, EADDRINUSE, first.address()},
+      {"192.0.2.1:0", absl::StatusCode::kFailedPrecondition, EADDRNOTAVAIL, "192.0.2.1:0"},
+      {"127.0.0.1:99999", absl::StatusCode::kInvalidArgument, 0, "target \"127.0.0.1:99999\""},
+      {"unix:", absl::StatusCode::kInvalidArgument, 0, "target \"unix:\""},
+  };
+  for (const auto& row : rows) {
+    SCOPED_TRACE(row.listen);
+    Server server(loop_, {.listen = {row.listen}});
+    for (int i = 0; i < 2; ++i) {  // it may be tried again
+      const absl::Status started = loop_.RunUntilComplete(server.Start());
+      EXPECT_THAT(started, StatusIs(row.code, HasSubstr(row.says)));
+      EXPECT_EQ(ErrnoOf(started), row.error);
+      EXPECT_EQ(server.state(), Server::State::kMade);
+    }
+  }
+}
+
+TEST_F(SimulatedChannelTest, AServerStartsOnce) {
+  Server nowhere(loop_);  // connections come by NewConnection
+  ASSERT_OK(loop_.RunUntilComplete(nowhere.Start()));
+  EXPECT_EQ(nowhere.state(), Server::State::kServing);
+  EXPECT_THAT(nowhere.addresses(), ::testing::IsEmpty());
+  EXPECT_THROW((void)loop_.RunUntilComplete(nowhere.Start()), InvalidState);
+  nowhere.Drain();
+  EXPECT_EQ(nowhere.state(), Server::State::kClosed);
+  EXPECT_THROW((void)loop_.RunUntilComplete(nowhere.Start()), InvalidState);
+
+  Server server(loop_, {.listen = {"127.0.0.1:0"}});
+  TaskHandle<absl::Status> first = loop_.CreateTask(server.Start());
+  TaskHandle<absl::Status> second = loop_.CreateTask(server.Start());
+  loop_.RunUntilComplete(Sleep(absl::Seconds(1)));
+  EXPECT_OK(first.result());
+  EXPECT_THROW((void)second.result(), InvalidState);
+  server.Close();
+}
+
+TEST_F(SimulatedChannelTest, AStartThatIsCancelledMayBeTriedAgain) {
+  Server server(loop_, {.listen = {"localhost:7400"}});
+  TaskHandle<absl::Status> first = loop_.CreateTask(server.Start());
+  loop_.CallSoon([&] { first.Cancel(); });  // while it asks for the address
+  loop_.RunUntilComplete(Sleep(absl::Seconds(1)));
+  EXPECT_THROW((void)first.result(), Cancelled);
+  EXPECT_OK(loop_.RunUntilComplete(server.Start()));
+  server.Close();
 }
 
 TEST_F(SimulatedChannelTest, AServerThatNeverAnswersEndsInTheConnectTimeout) {

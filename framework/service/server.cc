@@ -9,6 +9,7 @@
 #include "troupe/base/errors.h"
 #include "troupe/base/status_macros.h"
 #include "troupe/net/transport.h"
+#include "troupe/service/internal/target.h"
 
 namespace troupe {
 namespace {
@@ -54,15 +55,25 @@ void Server::CheckNotStarted() const {
 }
 
 Task<absl::Status> Server::Start() {
-  if (state_ == State::kServing) co_return absl::OkStatus();
-  if (state_ != State::kMade || starting_) throw InvalidState("the server was started before");
+  if (starting_ || state_ == State::kServing || state_ == State::kDraining) {
+    throw InvalidState("the server was started before");
+  }
+  if (state_ == State::kClosed) throw InvalidState("the server is closed");
+  // Looked at wherever this goes on: the server may be destroyed meanwhile.
+  const std::shared_ptr<Anchor> anchor = anchor_;
   starting_ = true;
+  const absl::Cleanup started = [anchor] {
+    if (anchor->server != nullptr) anchor->server->starting_ = false;
+  };
   if (!options_.listen.empty()) {
     StreamServerOptions listen;
-    listen.listen = options_.listen;
+    for (const std::string& where : options_.listen) {
+      absl::StatusOr<std::string> address = internal::ParseTarget(where, internal::TargetUse::kListen);
+      if (!address.ok()) co_return address.status();
+      listen.listen.push_back(*std::move(address));
+    }
     listen.backlog = options_.backlog;
     listen.reuse_port = options_.reuse_port;
-    const std::shared_ptr<Anchor> anchor = anchor_;
     auto factory = [anchor]() -> std::unique_ptr<BaseProtocol> {
       std::unique_ptr<Protocol> protocol;
       if (anchor->server != nullptr) protocol = anchor->server->NewConnection();
@@ -72,7 +83,6 @@ Task<absl::Status> Server::Start() {
     auto starting = CreateServer(loop_, factory, listen);
     absl::StatusOr<std::unique_ptr<StreamServer>> listener = co_await std::move(starting);
     if (anchor->server == nullptr) co_return absl::CancelledError("the server was destroyed while it started");
-    starting_ = false;
     if (!listener.ok()) co_return listener.status();
     listener_ = *std::move(listener);
     if (state_ == State::kClosed) {  // closed in the meantime
@@ -80,7 +90,6 @@ Task<absl::Status> Server::Start() {
       co_return absl::CancelledError("the server was closed while it started");
     }
   }
-  starting_ = false;
   state_ = State::kServing;
   co_return absl::OkStatus();
 }

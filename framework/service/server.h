@@ -44,7 +44,9 @@
 namespace troupe {
 
 struct ServerOptions {
-  // "127.0.0.1:7400", "[::1]:0", "localhost:7400", "unix:/run/kv.sock". Port 0 takes a free one: see addresses().
+  // Where: what a Channel takes as its target (channel.h) without "troupe+", and ":7400" for all interfaces. A name is
+  // bound at all its addresses; port 0 takes a free one: see addresses(). Empty: nowhere, for a server whose connections
+  // come by NewConnection(), as in InProcess.
   std::vector<std::string> listen = {};
   int backlog = 1024;
   bool reuse_port = false;
@@ -86,7 +88,14 @@ class Server {
     shared_->table.AddFactory<S>(std::move(factory));
   }
 
-  // Binds and listens; addresses() is known when it is OK. With nothing to listen on it only begins to serve.
+  // Binds and listens; addresses() is known when it is OK. With nothing to listen on it only begins to serve. Nothing
+  // stays bound after an error, and it may be tried again:
+  //   INVALID_ARGUMENT     an entry of `listen` cannot be understood: the message quotes it
+  //   FAILED_PRECONDITION  the port or path is in use: ErrnoOf (base/os_error.h) gives EADDRINUSE;
+  //                        or the address is none of this machine's: EADDRNOTAVAIL
+  //   PERMISSION_DENIED    ports below 1024, or the folder of a Unix socket: EACCES
+  //   NOT_FOUND            no such host, or no folder for a Unix socket
+  // Throws InvalidState the second time, while another Start runs, and on a closed server.
   Task<absl::Status> Start();
   // Starts if need be and returns when the server is closed: OK after a drain. Cancelled, it closes at once, waits for
   // that and throws Cancelled. The loop's first SIGTERM or SIGINT (troupe::Run) drains. InvalidState if called twice at

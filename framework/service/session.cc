@@ -461,6 +461,7 @@ void Session::Fail(const absl::Status& why) {
   if (state_ == State::kLost) return;
   if (adapter_ != nullptr) std::exchange(adapter_, nullptr)->Detach();
   close_reason_ = why;
+  EndAllCalls(why);  // before they hear that a connection was lost: there was none
   ConnectionLost(why);
 }
 
