@@ -481,13 +481,17 @@ void Session::GoAwayWhenOrdersAllow() {
 }
 
 void Session::EndStreams(const absl::Status& why) {
+  EndServerCalls(why, [](const SessionServerCall& call) { return call.method().kind != CallKind::kUnary; });
+}
+
+template <class Which>
+void Session::EndServerCalls(const absl::Status& why, Which which) {
   // Shared: the end of one may be the end of another that waited behind it.
-  std::vector<internal::CoreRef<SessionServerCall>> streams;
+  std::vector<internal::CoreRef<SessionServerCall>> ending;
   for (SessionServerCall& call : server_calls_) {
-    if (call.method().kind == CallKind::kUnary) continue;
-    streams.push_back(internal::CoreRef<SessionServerCall>::Share(call));
+    if (which(call)) ending.push_back(internal::CoreRef<SessionServerCall>::Share(call));
   }
-  for (const auto& call : streams) {
+  for (const auto& call : ending) {
     if (!call->over()) call->handler_runs() ? call->EndEarly(why) : call->Refuse(why);
   }
 }
@@ -769,7 +773,10 @@ bool Session::CallActor(const char* callback, F&& f) {
     ExceptionContext context;
     context.message = absl::StrCat("Fatal error: actor.", callback, "() call failed.");
     context.Add("peer", DebugString(), this);
-    CloseWith(absl::InternalError("the actor of this connection failed"));
+    // The calls are answered before the connection closes: UNAVAILABLE would invite their callers to try again.
+    const absl::Status why = absl::InternalError("the actor of this connection failed");
+    if (state_ == State::kOpen) EndServerCalls(why, [](const SessionServerCall&) { return true; });
+    CloseWith(why);
     loop_.ReportCurrentException(std::move(context));
   }
   return false;
@@ -891,7 +898,10 @@ void Session::OnGoAway(CallId, absl::Status why) {
   if (role_ == Role::kClient) {
     if (close_reason_.ok() && !why.ok()) close_reason_ = why;
     draining_ = true;
-    while (!waiting_.empty()) waiting_.front().End(absl::UnavailableError("the server is going away"));
+    // As the codec does with calls that were sent and not started.
+    const bool failing = !why.ok() && !absl::IsUnavailable(why);
+    if (!failing) why = absl::UnavailableError("the server is going away");
+    while (!waiting_.empty()) waiting_.front().End(why);
     MaybeCloseIdle();
   }
 }

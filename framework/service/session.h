@@ -5,7 +5,8 @@
 //
 // Life:      made -> (calls of ours wait) -> ConnectionMade -> wire known -> calls both ways -> lost ->
 //            actors end -> ended
-// Reading    never stops for the sake of a handler or of unsent bytes; credit does (DESIGN.md, section 4).
+// Reading    never stops for the sake of a handler or of unsent bytes; credit does: what a call may send before its
+//            receiver has read the rest.
 // Writing    is gathered: what a batch of the loop produced leaves at its end.
 // Threading: the loop's.
 // Lifetime:  owned by who made it, until `on_ended` was called, which happens once, from the loop, when the connection
@@ -202,6 +203,9 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   bool IsIdle() const;
   // The peer broke the format, or an actor failed: says so to the peer and closes.
   void CloseWith(const absl::Status& why) { CloseAs(why, why); }
+  // Answers the peer's calls for which `which(call)` is true; their handlers are cancelled.
+  template <class Which>
+  void EndServerCalls(const absl::Status& why, Which which);
   // `why`: for calls of ours; the peer's are cancelled.
   void EndAllCalls(const absl::Status& why);
   void EndClientCalls(const absl::Status& why);

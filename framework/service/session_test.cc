@@ -190,6 +190,35 @@ TEST_P(SessionTest, AStatusErrorAnswersWithItsCode) {
   EXPECT_THAT(service().Run(stub().Echo(Request("x"))), StatusIs(absl::StatusCode::kPermissionDenied, "no"));
 }
 
+// An actor that cannot be had.
+class ThrowsWhenMade final : public echo::v1::EchoActor {
+ public:
+  ThrowsWhenMade() { throw std::runtime_error("the password is x"); }
+};
+class ThrowsAtConnectionMade final : public echo::v1::EchoActor {
+ public:
+  void ConnectionMade(Connection&) override { throw std::runtime_error("the password is x"); }
+};
+
+template <class S>
+void ExpectInternalWithoutItsText() {
+  InProcess<S> service;
+  EchoStub echo = service.stub();
+  std::vector<Reply<EchoResponse>> replies;
+  for (int i = 0; i < 3; ++i) replies.push_back(echo.Echo(Request(std::to_string(i))));
+  auto reader = echo.Expand(ExpandRequest());
+  for (auto& reply : replies) {
+    EXPECT_EQ(service.Run(std::move(reply)).status().ToString(), "INTERNAL: the actor of this connection failed");
+  }
+  EXPECT_EQ(service.Run([&]() { return reader.Finish(); }).ToString(), "INTERNAL: the actor of this connection failed");
+  EXPECT_THAT(service.TakeReports(), ElementsAre(HasSubstr("the password is x")));
+}
+
+TEST(SessionActorTest, AnActorThatCannotBeMadeFailsItsCalls) { ExpectInternalWithoutItsText<ThrowsWhenMade>(); }
+TEST(SessionActorTest, AnActorWhoseConnectionMadeThrowsFailsItsCalls) {
+  ExpectInternalWithoutItsText<ThrowsAtConnectionMade>();
+}
+
 class EmptyEcho final : public echo::v1::EchoActor {};
 
 TEST(SessionUnimplementedTest, AnRpcThatIsNotOverriddenIsUnimplemented) {
@@ -461,6 +490,9 @@ TEST_P(SessionTest, ADrainAnswersWhatIsInFlightAndRefusesTheRest) {
   Reply<EchoResponse> reply = stub().Echo(Request("x"));
   service().Advance(absl::Seconds(1));
   service().server().Drain();
+  Reply<EchoResponse> late = stub().Echo(Request("late"));  // crosses the news of the drain
+  EXPECT_EQ(service().Run(std::move(late)).status().ToString(),
+            "UNAVAILABLE: the peer is going away and did not start the call");
   EXPECT_THAT(service().Run(std::move(reply)), IsOkAndHolds(EqualsProto(R"pb(message: "x draining")pb")));
   service().Run(service().server().WaitClosed());
   EXPECT_EQ(service().server().state(), Server::State::kClosed);

@@ -86,7 +86,7 @@ class CodecEvents {
   // it).
   virtual CallEvents* OnCall(IncomingCall& call) = 0;
   // The peer will open no more calls after `last` of ours was accepted; calls above `last` were not and will not be
-  // started: their OnReset(UNAVAILABLE) follows. `why` is OK for a graceful end.
+  // started: their OnReset follows, with `why`, or UNAVAILABLE for an end that is graceful (`why` is OK then).
   virtual void OnGoAway(CallId last, absl::Status why) = 0;
   // Answer to SendPing.
   virtual void OnPong(uint64_t opaque) = 0;

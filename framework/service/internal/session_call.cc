@@ -231,6 +231,7 @@ void SessionClientCall::OnEnd(absl::Status status, Metadata trailers) {
 
 void SessionClientCall::OnReset(absl::Status why) {
   id_ = 0;
+  why.ErasePayload(kNotStartedPayload);  // for whoever would send it again; a log shows it to no one's use
   End(why);
 }
 

@@ -618,7 +618,10 @@ absl::Status NativeCodec::ReceiveGoAway(const FrameHeader& frame, absl::Span<con
   for (Call& call : calls_) {
     if (call.ours && call.id > peer_last_) not_started.push_back(call.id);
   }
-  const absl::Status why = NotStarted(absl::UnavailableError("the peer is going away and did not start the call"));
+  // A peer that is failing would fail the next try as well, so its reason is the calls' own.
+  const bool failing = !go_away.status.ok() && !absl::IsUnavailable(go_away.status);
+  const absl::Status why = NotStarted(
+      failing ? go_away.status : absl::UnavailableError("the peer is going away and did not start the call"));
   events_.OnGoAway(go_away.last, std::move(go_away.status));
   for (CallId id : not_started) {
     Call* call = Find(id);

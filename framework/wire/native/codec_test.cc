@@ -665,6 +665,19 @@ TEST(NativeCodec, GoAwayEndsWhatWasNotStarted) {
   EXPECT_EQ(server.Start("/back", &message), 2u);
 }
 
+TEST(NativeCodec, AGoAwayOfAPeerThatFailsIsTheStatusOfWhatWasNotStarted) {
+  for (const absl::Status& why : {absl::InternalError("broken"), absl::UnavailableError("closed")}) {
+    CodecEnd client(Client()), server(Server());
+    const auto message = Value("x");
+    client.Start("/a", &message);
+    server.codec().SendGoAway(why);
+    ASSERT_OK(Exchange(client, server));
+    const std::string expected =
+        absl::IsInternal(why) ? "INTERNAL: broken" : "UNAVAILABLE: the peer is going away and did not start the call";
+    EXPECT_THAT(client.TakeLog(), ElementsAre("goaway 0 " + why.ToString(), "reset 1 " + expected + " (not started)"));
+  }
+}
+
 TEST(NativeCodec, AbandonedCallsHearWhyInTheOrderOfTheirOpening) {
   CodecEnd client(Client()), server(Server());
   client.Start("/a");
