@@ -93,9 +93,17 @@ class ServiceTable {
   // Throws InvalidState when a service is offered already.
   template <class S, class... Args>
   void Add(Args&&... args) {
-    AddFactory<S>([arguments = std::tuple<std::decay_t<Args>...>(std::forward<Args>(args)...)](Connection&) {
-      return std::apply([](const auto&... each) { return std::make_unique<S>(each...); }, arguments);
-    });
+    static_assert(!std::is_abstract_v<S>, "the class has pure virtual functions left");
+    constexpr bool kBuilds = std::is_constructible_v<S, const std::decay_t<Args>&...> &&
+                             (std::is_copy_constructible_v<std::decay_t<Args>> && ...);
+    static_assert(std::is_abstract_v<S> || kBuilds,
+                  "the class has no constructor for const references to copies of these arguments, and each connection "
+                  "gets an object of its own: pass std::ref(x) for what they share, or use AddFactory");
+    if constexpr (kBuilds) {
+      AddFactory<S>([arguments = std::tuple<std::decay_t<Args>...>(std::forward<Args>(args)...)](Connection&) {
+        return std::apply([](const auto&... each) { return std::make_unique<S>(each...); }, arguments);
+      });
+    }
   }
   // `factory(Connection&)` gives a std::unique_ptr<S> for each connection.
   template <class S, class Factory>
