@@ -20,6 +20,7 @@ InProcessServer::~InProcessServer() {
   CHECK(!loop_.IsRunning()) << "InProcess is destroyed inside its own loop";
   try {
     if (client_ != nullptr) client_->Close(absl::OkStatus());
+    for (const auto& client : more_clients_) client->Close(absl::OkStatus());
     server_.Drain();
     loop_.RunUntilComplete(server_.WaitClosed());
     RunUntilIdle();
@@ -28,6 +29,7 @@ InProcessServer::~InProcessServer() {
     server_.Close();
   }
   client_.reset();
+  more_clients_.clear();
   transports_.clear();
   for (const internal::TaskNode& task : loop_.tasks()) {
     ADD_FAILURE() << "a task is left at the end of the test: " << task.DescribeTask();
@@ -42,24 +44,30 @@ InProcessServer::~InProcessServer() {
 Caller& InProcessServer::caller() { return client(); }
 
 Session& InProcessServer::client() {
-  if (client_ == nullptr || client_->lost()) Connect();
+  if (client_ == nullptr || client_->lost()) client_ = Connect();
   return *client_;
 }
 
-void InProcessServer::Connect() {
+Session& InProcessServer::NewClient() {
+  more_clients_.push_back(Connect());
+  return *more_clients_.back();
+}
+
+std::unique_ptr<Session> InProcessServer::Connect() {
   if (server_.state() == Server::State::kMade) {
     const absl::Status started = loop_.RunUntilComplete(server_.Start());
     if (!started.ok()) throw StatusError(started);
   }
-  client_ = std::make_unique<Session>(loop_, Session::Role::kClient, client_options_, nullptr, client_counters_);
+  auto client = std::make_unique<Session>(loop_, Session::Role::kClient, client_options_, nullptr, client_counters_);
   std::unique_ptr<Protocol> server_end = server_.NewConnection();
   if (server_end == nullptr) {
-    client_->Fail(absl::UnavailableError("the server takes no more connections"));
-    return;
+    client->Fail(absl::UnavailableError("the server takes no more connections"));
+    return client;
   }
-  MemoryPair pair = MakeMemoryPair(loop_, client_->MakeProtocol(), std::move(server_end), options_.transport);
+  MemoryPair pair = MakeMemoryPair(loop_, client->MakeProtocol(), std::move(server_end), options_.transport);
   transports_.push_back(std::move(pair.first));
   transports_.push_back(std::move(pair.second));
+  return client;
 }
 
 void InProcessServer::Advance(absl::Duration duration) { loop_.RunUntilComplete(Sleep(duration)); }

@@ -3,6 +3,7 @@
 //   troupe::testing::InProcess<KeyValueService> kv(std::ref(store));
 //   ASSERT_OK(kv.Run(kv.stub().Put(put)));
 //   EXPECT_THAT(kv.Run(kv.stub().Get(get)), IsOkAndHolds(EqualsProto(R"pb(value: "v")pb")));
+//   KeyValueStub other(kv.NewClient());          // a second connection, to another KeyValueService with the same store
 //
 // No ports, no threads, no sleeping: timers fire as soon as nothing else can happen. A test whose loop has nothing left
 // that could wake it fails at once with a dump of the suspended tasks. What reaches the loop's exception handler and is
@@ -65,15 +66,23 @@ class InProcessServer {
   // The client's connection, as its session sees it.
   Session& client();
   const SessionCounters& client_counters() const { return client_counters_; }
+  // Another client with a connection of its own, for which the server makes actors of their own; a stub is made from it
+  // as from caller(). It lives as long as this, and is not made again when its connection is lost.
+  Session& NewClient();
 
-  // Run the loop until it is done and give its result.
+  // Run the loop until it is done and give its result. A Reply that has a name is kept: its trailers can be read.
   template <class T>
   T Run(Task<T> task) {
     return loop_.RunUntilComplete(std::move(task));
   }
   template <class T>
-  absl::StatusOr<T> Run(Reply<T> reply) {
-    return loop_.RunUntilComplete(AwaitReply(std::move(reply)));
+  absl::StatusOr<T> Run(Reply<T>& reply) {
+    return loop_.RunUntilComplete(AwaitReply(reply));
+  }
+  template <class T>
+  absl::StatusOr<T> Run(Reply<T>&& reply) {
+    Reply<T> ended = std::move(reply);
+    return Run(ended);
   }
   // Of what only a co_await can take, a stream's Read or Finish: `kv.Run([&]() { return events.Read(event); })`.
   template <class F>
@@ -91,7 +100,7 @@ class InProcessServer {
 
  private:
   template <class T>
-  static Task<absl::StatusOr<T>> AwaitReply(Reply<T> reply) {
+  static Task<absl::StatusOr<T>> AwaitReply(Reply<T>& reply) {
     absl::StatusOr<T> got = co_await reply;
     co_return got;
   }
@@ -100,7 +109,7 @@ class InProcessServer {
     auto got = co_await make();
     co_return got;
   }
-  void Connect();
+  std::unique_ptr<Session> Connect();
 
   const InProcessOptions options_;
   SimOs os_;
@@ -110,6 +119,7 @@ class InProcessServer {
   SessionOptions client_options_;
   SessionCounters client_counters_;
   std::unique_ptr<Session> client_;
+  std::vector<std::unique_ptr<Session>> more_clients_;
   std::vector<TransportPtr> transports_;
 };
 
