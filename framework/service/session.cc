@@ -263,11 +263,13 @@ bool Session::EofReceived() {
   }
   if (state_ != State::kOpen) return false;  // closed or destroyed by one of them
   // What the peer did not say to its end cannot be answered, and it answers nothing itself.
-  std::vector<SessionServerCall*> unfinished;
+  // Shared: the end of one may refuse another that waited behind it.
+  std::vector<internal::CoreRef<SessionServerCall>> unfinished;
   for (SessionServerCall& call : server_calls_) {
-    if (!call.over() && !call.requested()) unfinished.push_back(&call);
+    if (!call.requested()) unfinished.push_back(internal::CoreRef<SessionServerCall>::Share(call));
   }
-  for (SessionServerCall* call : unfinished) {
+  for (const auto& call : unfinished) {
+    if (call->over()) continue;
     counters_.calls_cancelled.Add();
     codec_->Reset(call->id(), absl::CancelledError("the connection ended inside the request"));
     call->Lost();
@@ -727,15 +729,15 @@ void Session::StartPending() {
 void Session::OnCallEnded(SessionServerCall& call) {
   static_cast<ListNode<InFlight>&>(call).Unlink();
   static_cast<ListNode<Pending>&>(call).Unlink();
-  --in_flight_;
   active_ = true;
   request_bytes_ -= std::exchange(call.request_bytes_, 0);
   if (gates_ != nullptr) {
-    // Either may let others in, which start later, or refuse them.
+    // Either may let others in, which start later, or refuse them. Those end in here, and must not find the session idle.
     if (call.method().ordered()) gates_->Order(*call.method().order).End(call, call.ended_ok());
     if (table_->actors()[call.served().actor].serial) gates_->Serial(call.served().actor).End(call);
     if (draining_) GoAwayWhenOrdersAllow();
   }
+  --in_flight_;
   call.Release();
   state_ == State::kLost ? Recharge() : FlushSoon();  // what it held is free
   if (in_flight_ > 0) return;
