@@ -4,7 +4,7 @@
 // both are served in the order in which they came. Between threads use EventLoop::CallSoonThreadsafe.
 //
 //   Queue<Job> jobs(16);
-//   co_await jobs.Put(std::move(job));     // g++ 12: name the job first, see BAZEL.md on temporaries in a co_await
+//   co_await jobs.Put(std::move(job));     // name the job first: g++ 12 frees a temporary here twice
 //   Job job = co_await jobs.Get();
 //
 // Cancelled: a cancelled Put has put nothing, a cancelled Get has taken nothing, and who waits behind is served

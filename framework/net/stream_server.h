@@ -35,7 +35,7 @@
 
 namespace troupe {
 
-// Name it before the co_await: see BAZEL.md, section 4.
+// Name it before the co_await: g++ 12 frees a temporary there twice.
 struct StreamServerOptions {
   // "127.0.0.1:7000", "[::1]:0", "localhost:http", ":7000" (all interfaces), "unix:/path", "unix-abstract:name". A name
   // is bound at all its addresses, equal ones once. Port 0 takes a free one: see addresses().

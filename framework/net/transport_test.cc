@@ -813,7 +813,7 @@ TEST_P(TransportTest, NewMarksPauseAtOnceButDoNotResume) {
   EXPECT_THAT(a_.log, ElementsAre("made", "pause", "resume"));
 }
 
-// DESIGN, Errors: what flow control throws does not cost the connection.
+// What flow control throws does not cost the connection.
 TEST_P(TransportTest, ThrowingFlowControlIsReportedAndTheConnectionLives) {
   a_.on_pause = a_.on_resume = [](Transport&) { throw std::runtime_error("no"); };
   ConnectAndSettle();

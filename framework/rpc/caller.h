@@ -23,8 +23,8 @@ class ClientCall;
 class ClientCallRef;
 }  // namespace internal
 
-// Of one call. Trivially destructible, because it is written inside co_await expressions (BAZEL.md, section 4): what it
-// points to is copied before the stub's method returns.
+// Of one call. Trivially destructible, because it is written inside co_await expressions, where g++ 12 would destroy
+// it twice: what it points to is copied before the stub's method returns.
 struct CallOptions {
   // The call ends DEADLINE_EXCEEDED after this long. The deadline of the context in force (a handler's, when the call
   // is made inside one) holds as well: the earlier one counts.

@@ -128,7 +128,7 @@ def room_of_include(include):
 
 @rule(".h", ".cc", where=lambda path: room_of_file(path) is not None)
 def layering(path, source):
-    """Includes go down only (DESIGN, the rooms). Tests of any room may use what testing/ offers."""
+    """Includes go down only (framework/README.md has the picture). Tests of any room may use what testing/ offers."""
     found = []
     room = room_of_file(path)
     is_test = _TEST_CODE.search(path) is not None
@@ -519,6 +519,22 @@ def dead_link(path, source):
                 continue
             if not os.path.exists(os.path.join(source.root, os.path.dirname(path), target)):
                 found.append((n, "leads nowhere: " + target))
+    return found
+
+
+@rule(".h", ".cc", ".proto", ".py", ".bzl", ".bazel")
+def dead_citation(path, source):
+    """A page that a comment names stands in the file's folder, in one above it, or at its path from the root."""
+    comment = re.compile(r"//.*" if path.endswith((".h", ".cc", ".proto")) else r"#.*")
+    folders = [os.path.dirname(path)]
+    while folders[-1]:
+        folders.append(os.path.dirname(folders[-1]))
+    found = []
+    for n, line in enumerate(source.lines, 1):
+        said = comment.search(line)
+        for page in re.findall(r"(?<![\w./<*-])[\w./-]+\.md\b", said.group(0) if said else ""):
+            if not any(os.path.exists(os.path.join(source.root, folder, page)) for folder in folders):
+                found.append((n, "there is no " + page))
     return found
 
 

@@ -277,6 +277,19 @@ class TreeTest(unittest.TestCase):
         self.write("tools/x.cc", "")
         self.assertEqual(lint.check_tree(self.root)[0], [])
 
+    def test_a_page_that_a_comment_cites_is_there(self):
+        self.write("tools/x.cc", "")
+        self.write("tools/PAGE.md", "")
+        self.write("tools/a/y.h", "// See PAGE.md, tools/PAGE.md and GONE.md.\n")
+        self.write("tools/a/y.cc", 'Open("GONE.md");\n// As a/GONE.md says.\n')
+        gone = "GONE.md"
+        self.write("tools/a/y.py", "open('%s')  # %s\n" % (gone, gone))
+        self.write("tools/a/z.proto", "// See PAGE.md.\n")
+        self.assertEqual(
+            [f.split(": ")[0] for f in lint.check_tree(self.root)[0] if "dead-citation" in f],
+            ["tools/a/y.cc:2", "tools/a/y.h:1", "tools/a/y.py:1"],
+        )
+
     def test_tests_that_use_threads_are_tagged(self):
         self.write("tools/x.cc", "")
         self.write("tools/README.md", "")

@@ -1,6 +1,6 @@
 // The numbers of the native codec: what a peer may make us do and hold. Starting points, unless a reason stands beside.
 //
-// DESIGN's table of limits names them for all wires; those that an operator sets are in CodecOptions.
+// They hold for all wires alike; those that an operator sets are in CodecOptions.
 #ifndef TROUPE_WIRE_NATIVE_LIMITS_H_
 #define TROUPE_WIRE_NATIVE_LIMITS_H_
 
