@@ -173,6 +173,7 @@ TEST_P(BlockingTest, RunInExecutorGivesAFuture) {
   EXPECT_THROW(loop_.RunUntilComplete(error), std::runtime_error);
 }
 
+// C-FUT-11, P-3
 TEST_P(BlockingTest, AnErrorOfTheExecutorThatNobodyAskedForIsReported) {
   {
     RunInExecutor(loop_, [] { throw std::runtime_error("x"); });

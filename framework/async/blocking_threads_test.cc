@@ -43,6 +43,7 @@ class BlockingThreadsTest : public ::testing::Test {
   EventLoop loop_{PosixOs::Get()};
 };
 
+// C-EXE-01, P-5
 TEST_F(BlockingThreadsTest, RunsOnAnotherThreadAndResumesOnTheLoops) {
   loop_.RunUntilComplete([](EventLoop& loop) -> Task<void> {
     const std::thread::id home = std::this_thread::get_id();

@@ -38,11 +38,6 @@ Future<T> EnsureFuture(Future<T> future, EventLoop& loop) {
 
 namespace internal {
 
-template <class A>
-inline constexpr bool kIsTask = false;
-template <class T>
-inline constexpr bool kIsTask<Task<T>> = true;
-
 // A Task to be consumed, or anything derived from Future.
 template <class A>
 concept GatherArgument =

@@ -57,6 +57,11 @@ bool FutureCore::EndedByCancellation() const {
   }
 }
 
+const std::string& FutureCore::name() const {
+  static const std::string& none = *new std::string;
+  return none;
+}
+
 std::string FutureCore::Describe() const {
   static constexpr const char* kStates[] = {"pending", "finished", "finished with an error", "cancelled"};
   return absl::StrCat("<", Kind(), " ", kStates[state_], " created at ", where_.file_name(), ":", where_.line(), ">");
@@ -87,6 +92,20 @@ absl::Status StatusIn(const std::exception_ptr& error) {
   } catch (...) {  // not ours: stays where it is
     return absl::OkStatus();
   }
+}
+
+void CheckIsError(const std::exception_ptr& error) {
+  if (!error) throw InvalidState("SetError was given no exception");
+  bool ends_iteration = false;
+  try {
+    std::rethrow_exception(error);
+  } catch (const GeneratorExit&) {
+    ends_iteration = true;
+  } catch (...) {  // stays where it is
+    return;
+  }
+  if (ends_iteration)
+    throw InvalidState("GeneratorExit interacts badly with generators and cannot be a future's error");
 }
 
 void FutureLeaf::CancelWait() {

@@ -12,6 +12,7 @@
 #ifndef TROUPE_ASYNC_FUTURE_H_
 #define TROUPE_ASYNC_FUTURE_H_
 
+#include <concepts>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -77,6 +78,8 @@ class FutureCore {
   void Add(FutureWaiter& waiter) { waiters_.PushBack(waiter); }
   // "<Future pending>", "<Task 'name' finished>"
   virtual std::string Describe() const;
+  // A task's; empty for others.
+  virtual const std::string& name() const;
   // The chain behind a task; null for a plain future.
   virtual Root* root() { return nullptr; }
   // What the value says of itself: OK, or the status that it holds.
@@ -110,6 +113,8 @@ class FutureCore {
 
 // The status that a StatusError carries; OK for any other exception.
 absl::Status StatusIn(const std::exception_ptr& error);
+// Throws InvalidState where there is no exception, or one that no future may fail with.
+void CheckIsError(const std::exception_ptr& error);
 
 template <class T>
 inline constexpr bool kIsStatusOr = false;
@@ -282,6 +287,7 @@ class Future {
 
   // Calls `callback(future)` through the loop once the future is done; at the earliest in the next iteration.
   template <class F>
+    requires(std::invocable<F&, Future> && !internal::kIsTask<std::invoke_result_t<F&, Future>>)
   DoneCallbackToken AddDoneCallback(F callback, std::source_location where = std::source_location::current()) const {
     auto call = [callback = std::move(callback)](internal::Ref core) mutable { callback(Future(std::move(core))); };
     return DoneCallbackToken(internal::AddDoneCallback(core_, std::move(call), where));
@@ -327,13 +333,40 @@ class Promise {
   void SetValue(Args&&... args) const {
     State().SetValue(std::forward<Args>(args)...);
   }
-  // REQUIRES: !status.ok().
-  void SetError(absl::Status status) const { State().SetStatus(std::move(status)); }
-  void SetError(std::exception_ptr error) const { State().SetError(std::move(error)); }
+  // An error is a status that is not OK, or an exception: given, or made in place by its type, as in
+  // SetError<std::out_of_range>("row 7"). GeneratorExit is none (C-FUT-04).
+  void SetError(absl::Status status) const {
+    if (status.ok()) throw InvalidState("SetError was given an OK status");
+    State().SetStatus(std::move(status));
+  }
+  void SetError(std::exception_ptr error) const {
+    internal::CheckIsError(error);
+    State().SetError(std::move(error));
+  }
+  template <class E, class... Args>
+    requires(std::is_constructible_v<E, Args...> && !std::is_same_v<E, GeneratorExit>)
+  void SetError(Args&&... args) const {
+    State().SetError(std::make_exception_ptr(E(std::forward<Args>(args)...)));
+  }
   // Silent on a future that was cancelled in the meantime (C-FUT-17).
   template <class... Args>
   void SetValueUnlessCancelled(Args&&... args) const {
     if (!cancelled()) SetValue(std::forward<Args>(args)...);
+  }
+  // Ends as `done` has ended: by its value, its error, or cancelled (C-FUT-20). Silent on a future that was cancelled in
+  // the meantime. InvalidState: `done` is pending.
+  void SetFrom(const Future<T>& done) const {
+    if (!done.done()) throw InvalidState("Result is not ready.");
+    if (cancelled()) return;
+    if (done.cancelled()) {
+      if (!core_->Cancel()) SetError(std::make_exception_ptr(Cancelled()));  // throws: it is done already
+    } else if (std::exception_ptr error = done.exception()) {
+      State().SetError(std::move(error));
+    } else if constexpr (std::is_void_v<T>) {
+      SetValue();
+    } else {
+      SetValue(done.result());
+    }
   }
 
  private:

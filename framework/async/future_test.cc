@@ -2,6 +2,7 @@
 #include "troupe/async/future.h"
 
 #include <memory>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -79,6 +80,29 @@ TEST_P(FutureTest, OneThatIsDoneCannotBeCompletedAgain) {
   cancelled.future().Cancel();
   EXPECT_THAT(Misuse([&] { cancelled.SetValue(4); }), HasSubstr("invalid state: <Future cancelled"));
   EXPECT_TRUE(cancelled.cancelled());
+}
+
+template <class P, class E>
+concept TakesErrorOfType = requires(P promise) { promise.template SetError<E>(); };
+// C-FUT-04
+static_assert(TakesErrorOfType<Promise<int>, std::bad_alloc> && TakesErrorOfType<Promise<int>, Cancelled>);
+// C-FUT-04: the signal that ends an iteration is no error.
+static_assert(!TakesErrorOfType<Promise<int>, GeneratorExit>);
+
+// C-FUT-04
+TEST_P(FutureTest, AnErrorIsAStatusOrAnExceptionGivenOrMadeByItsType) {
+  Promise<int> status(loop_), exception(loop_), type(loop_), none(loop_);
+  status.SetError(absl::NotFoundError("n"));
+  exception.SetError(std::make_exception_ptr(std::runtime_error("r")));
+  type.SetError<std::out_of_range>("row 7");
+  EXPECT_EQ(DescribeException(status.future().exception()), "troupe::StatusError: NOT_FOUND: n");
+  EXPECT_EQ(DescribeException(exception.future().exception()), "std::runtime_error: r");
+  EXPECT_EQ(DescribeException(type.future().exception()), "std::out_of_range: row 7");
+  EXPECT_EQ(Misuse([&] { none.SetError(absl::OkStatus()); }), "SetError was given an OK status");
+  EXPECT_EQ(Misuse([&] { none.SetError(std::exception_ptr()); }), "SetError was given no exception");
+  EXPECT_THAT(Misuse([&] { none.SetError(std::make_exception_ptr(GeneratorExit())); }),
+              HasSubstr("GeneratorExit interacts badly with generators"));
+  EXPECT_FALSE(none.done());
 }
 
 // C-FUT-05
@@ -209,14 +233,15 @@ TEST_P(FutureTest, CallbacksRunInTheContextOfTheirRegistration) {
   EXPECT_THAT(log_, ElementsAre("4"));
 }
 
-// C-FUT-11
+// C-FUT-11, C-DBG-06, P-3
 TEST_P(FutureTest, AnErrorNobodyTookIsReportedWhenTheFutureGoes) {
   {
     Promise<int>(loop_).SetError(std::make_exception_ptr(std::runtime_error("x")));
   }
   ASSERT_EQ(reports_.size(), 1u);
   EXPECT_EQ(DescribeException(reports_[0].exception), "std::runtime_error: x");
-  EXPECT_THAT(reports_[0].Get("future"), HasSubstr("<Future finished with an error created at "));
+  EXPECT_THAT(reports_[0].Get("future"),
+              HasSubstr("<Future finished with an error created at framework/async/future_test.cc:"));
   EXPECT_THAT(TakeReports(), ElementsAre("Future exception was never retrieved"));
 }
 
@@ -327,6 +352,44 @@ TEST_P(FutureTest, SetValueUnlessCancelledIsSilentOnACancelledOneOnly) {
   pending.SetValueUnlessCancelled(3);
   EXPECT_EQ(pending.future().result(), 3);
 }
+
+// C-FUT-20
+TEST_P(FutureTest, OneMadeFromAnotherEndsAsThatOneDid) {
+  Promise<std::string> value(loop_), error(loop_), cancelled(loop_), pending(loop_);
+  value.SetValue("v");
+  error.SetError<std::runtime_error>("x");
+  cancelled.future().Cancel();
+  Promise<std::string> a(loop_), b(loop_), c(loop_), d(loop_);
+  a.SetFrom(value.future());
+  EXPECT_EQ(a.future().result(), "v");
+  EXPECT_EQ(value.future().result(), "v");
+  b.SetFrom(error.future());
+  EXPECT_EQ(DescribeException(b.future().exception()), "std::runtime_error: x");
+  c.SetFrom(cancelled.future());
+  EXPECT_TRUE(c.cancelled());
+  EXPECT_EQ(Misuse([&] { d.SetFrom(pending.future()); }), "Result is not ready.");
+  d.future().Cancel();
+  d.SetFrom(value.future());  // silent, as SetValueUnlessCancelled
+  EXPECT_TRUE(d.cancelled());
+  EXPECT_THAT(Misuse([&] { a.SetFrom(value.future()); }), HasSubstr("is done already"));
+  EXPECT_THAT(Misuse([&] { a.SetFrom(error.future()); }), HasSubstr("is done already"));
+  EXPECT_THAT(Misuse([&] { a.SetFrom(cancelled.future()); }), HasSubstr("is done already"));
+  Promise<void> nothing(loop_), copy(loop_);
+  nothing.SetValue();
+  copy.SetFrom(nothing.future());
+  EXPECT_TRUE(copy.done());
+  Promise<absl::Status> refused(loop_), refused_too(loop_);
+  refused.SetError(absl::DataLossError("d"));
+  refused_too.SetFrom(refused.future());
+  EXPECT_EQ(refused_too.future().result(), absl::DataLossError("d"));
+  EXPECT_THAT(TakeReports(), IsEmpty());
+}
+
+template <class F>
+concept TakesDoneCallback = requires(Future<int> future, F f) { future.AddDoneCallback(f); };
+// C-DBG-02: nobody would run the task.
+static_assert(TakesDoneCallback<void (*)(const Future<int>&)> &&
+              !TakesDoneCallback<Task<int> (*)(const Future<int>&)> && !TakesDoneCallback<void (*)()>);
 
 TEST_P(FutureTest, SeveralTasksMayWaitForOne) {
   Promise<int> promise(loop_);

@@ -161,8 +161,8 @@ TEST_P(GatherTest, DroppedWhilePendingItsTasksGoWithIt) {
       std::vector<std::string>& log;
       ~Local() { log.push_back("caller destroyed"); }
     } local{log};
-    auto gathered = Gather(LogsItsEnd(local.log, "a", absl::ZeroDuration()),
-                           LogsItsEnd(local.log, "b", absl::ZeroDuration()));
+    auto gathered =
+        Gather(LogsItsEnd(local.log, "a", absl::ZeroDuration()), LogsItsEnd(local.log, "b", absl::ZeroDuration()));
     auto copy = gathered;
     auto settled = GatherSettled(LogsItsEnd(local.log, "c", absl::ZeroDuration()));
     co_await Sleep(absl::Seconds(1));

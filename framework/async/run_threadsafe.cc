@@ -65,8 +65,21 @@ void ThreadFutureCore::Finish(std::unique_lock<std::mutex>& lock) {
   const Ref task = std::exchange(task_, Ref());
   loop_ = nullptr;
   done_ = true;
+  const auto observers = std::exchange(observers_, {});
   lock.unlock();
   changed_.notify_all();
+  for (const auto& observer : observers) observer->OnThreadFutureDone();
+}
+
+void ThreadFutureCore::Observe(std::shared_ptr<ThreadFutureObserver> observer) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!done_) {
+      observers_.push_back(std::move(observer));
+      return;
+    }
+  }
+  observer->OnThreadFutureDone();
 }
 
 void ThreadFutureCore::ThrowIfFailed() const {

@@ -7,6 +7,8 @@
 // For threads that are not a loop's: main while loops run elsewhere, a library's callbacks. Blocking the loop's own
 // thread on it is a deadlock, and refused. The task must not use the calling thread's data without a lock.
 //
+// A coroutine of another loop awaits it by WrapFuture (async/wrap_future.h).
+//
 // Cancelling the ThreadFuture cancels the task; a task that is destroyed with its loop counts as cancelled.
 // Threading: a ThreadFuture may be used from any thread.     Lifetime: it may outlive the loop.
 #ifndef TROUPE_ASYNC_RUN_THREADSAFE_H_
@@ -19,6 +21,7 @@
 #include <optional>
 #include <source_location>
 #include <utility>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "troupe/async/future.h"
@@ -29,6 +32,13 @@
 namespace troupe {
 namespace internal {
 
+// Told of a ThreadFuture's end: once, on the thread that completes it.
+class ThreadFutureObserver {
+ public:
+  virtual ~ThreadFutureObserver() = default;
+  virtual void OnThreadFutureDone() = 0;
+};
+
 // Shared by the ThreadFutures and the loop's side.
 class ThreadFutureCore : public std::enable_shared_from_this<ThreadFutureCore> {
  public:
@@ -38,6 +48,8 @@ class ThreadFutureCore : public std::enable_shared_from_this<ThreadFutureCore> {
   bool cancelled() const;
   // Cancels the task through its loop. False: it is done.
   bool Cancel();
+  // Done already: the observer is told at once.
+  void Observe(std::shared_ptr<ThreadFutureObserver> observer);
 
   // ---- the loop's side
   explicit ThreadFutureCore(EventLoop& loop) : loop_(&loop) {}
@@ -60,6 +72,7 @@ class ThreadFutureCore : public std::enable_shared_from_this<ThreadFutureCore> {
   bool cancelled_ = false;
   bool cancel_requested_ = false;
   std::exception_ptr error_;
+  std::vector<std::shared_ptr<ThreadFutureObserver>> observers_;  // shared with the future that waits for this one
 };
 
 template <class T>
@@ -104,6 +117,7 @@ class ThreadFuture {
 
   // For the framework.
   explicit ThreadFuture(std::shared_ptr<internal::ThreadFutureState<T>> state) : state_(std::move(state)) {}
+  const std::shared_ptr<internal::ThreadFutureState<T>>& state() const { return state_; }
 
  private:
   std::shared_ptr<internal::ThreadFutureState<T>> state_;  // shared with the loop, until the task is done

@@ -50,6 +50,7 @@ Task<void> Forever(std::atomic<bool>& cancelled) {
   }
 }
 
+// C-CMB-24, P-5
 TEST_F(RunThreadsafeTest, TheResultReachesTheThread) {
   ThreadFuture<int> sum = RunThreadsafe(*loop_, Add(1, 2));
   EXPECT_EQ(sum.Get(), 3);
@@ -60,6 +61,7 @@ TEST_F(RunThreadsafeTest, TheResultReachesTheThread) {
   RunThreadsafe(*loop_, Sleep(absl::ZeroDuration())).Get();
 }
 
+// C-CMB-24
 TEST_F(RunThreadsafeTest, TheErrorReachesTheThread) {
   auto throws = []() -> Task<int> {
     co_await Sleep(absl::ZeroDuration());
@@ -69,6 +71,7 @@ TEST_F(RunThreadsafeTest, TheErrorReachesTheThread) {
   EXPECT_THROW(failed.Get(), std::runtime_error);
 }
 
+// C-CMB-24
 TEST_F(RunThreadsafeTest, WaitingMayGiveUpAndCancellingEndsTheTask) {
   std::atomic<bool> cancelled = false;
   ThreadFuture<void> forever = RunThreadsafe(*loop_, Forever(cancelled));
@@ -79,6 +82,7 @@ TEST_F(RunThreadsafeTest, WaitingMayGiveUpAndCancellingEndsTheTask) {
   EXPECT_TRUE(forever.cancelled());
 }
 
+// C-CMB-24
 TEST_F(RunThreadsafeTest, ATaskThatIsCancelledOnItsLoopIsCancelledForTheThread) {
   auto cancels_itself = []() -> Task<void> {
     throw Cancelled();
@@ -97,6 +101,7 @@ TEST_F(RunThreadsafeTest, TheEndOfTheLoopCancels) {
   EXPECT_FALSE(forever.Cancel());
 }
 
+// C-LOOP-27
 TEST_F(RunThreadsafeTest, AClosedLoopRefuses) {
   EventLoop closed(PosixOs::Get());
   closed.Close();
@@ -123,6 +128,16 @@ TEST_F(RunThreadsafeTest, CancelledBeforeItStartsItsBodyNeverRuns) {
   for (int i = 0; i < 5; ++i) idle.RunOnceWithoutWaiting();
   EXPECT_THROW(never.Get(), Cancelled);
   EXPECT_FALSE(ran);
+  idle.Close();
+}
+
+// C-CMB-24
+TEST_F(RunThreadsafeTest, AnErrorOfTheTaskFactoryReachesTheThread) {
+  EventLoop idle(PosixOs::Get());
+  idle.SetTaskFactory([](EventLoop&, NewTask&) { throw std::runtime_error("refused"); });
+  ThreadFuture<int> never = RunThreadsafe(idle, Add(1, 2));
+  idle.RunOnceWithoutWaiting();
+  EXPECT_THROW(never.Get(), std::runtime_error);
   idle.Close();
 }
 

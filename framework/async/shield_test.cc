@@ -29,6 +29,7 @@ Task<void> Throws(absl::Duration delay) {
   throw std::runtime_error("x");
 }
 
+// C-CMB-10
 TEST_P(ShieldTest, ResultAndErrorPassThrough) {
   loop_.RunUntilComplete([]() -> Task<void> {
     const int value = co_await Shield(After(absl::Seconds(1), 4));
@@ -46,6 +47,7 @@ TEST_P(ShieldTest, ResultAndErrorPassThrough) {
   }());
 }
 
+// C-CMB-10
 TEST_P(ShieldTest, CancellingTheOuterLeavesTheInnerRunning) {
   auto waits = loop_.CreateTask(
       [](std::vector<std::string>& log) -> Task<void> { co_await Shield(After(absl::Seconds(5), 1, &log)); }(log_));
@@ -57,6 +59,7 @@ TEST_P(ShieldTest, CancellingTheOuterLeavesTheInnerRunning) {
   EXPECT_THAT(log_, ElementsAre("done"));
 }
 
+// C-CMB-10
 TEST_P(ShieldTest, CancellingTheInnerCancelsTheOuter) {
   Promise<int> inner(loop_);
   Future<int> outer = Shield(inner.future());

@@ -142,7 +142,7 @@ class TaskState final : public FutureState<T>, public Root, public TaskNode, pub
   bool Cancel() override { return Root::Cancel(); }
   Root* root() override { return this; }
 
-  const std::string& name() const { return name_; }
+  const std::string& name() const override { return name_; }
   void set_name(absl::string_view name) { name_ = std::string(name); }
   // Tasks of RunUntilComplete and Gather are not reported when they are destroyed pending (C-TSK-16).
   void set_quiet() { quiet_ = true; }
@@ -245,6 +245,10 @@ class TaskState final : public FutureState<T>, public Root, public TaskNode, pub
 template <class T>
 TaskHandle<T> StartTask(EventLoop& loop, Task<T> task, absl::string_view name, Context context,
                         std::source_location where, bool quiet = false);
+// Past the task factory.
+template <class T>
+TaskHandle<T> MakeTask(EventLoop& loop, Task<T> task, absl::string_view name, Context context,
+                       std::source_location where, bool quiet);
 
 }  // namespace internal
 
@@ -266,8 +270,19 @@ namespace internal {
 template <class T>
 TaskHandle<T> StartTask(EventLoop& loop, Task<T> task, absl::string_view name, Context context,
                         std::source_location where, bool quiet) {
-  if (loop.IsClosed()) throw InvalidState("Event loop is closed");
+  loop.CheckUsable();
   if (!task.valid()) throw InvalidState("the task is of nothing, or was awaited before");
+  if (loop.has_task_factory()) [[unlikely]] {
+    NewTask made{std::string(name), std::move(context), where};
+    loop.CallTaskFactory(made);
+    return MakeTask(loop, std::move(task), made.name, std::move(made.context), made.where, quiet);
+  }
+  return MakeTask(loop, std::move(task), name, std::move(context), where, quiet);
+}
+
+template <class T>
+TaskHandle<T> MakeTask(EventLoop& loop, Task<T> task, absl::string_view name, Context context,
+                       std::source_location where, bool quiet) {
   auto* state = new TaskState<T>(loop, std::move(task), name, std::move(context), where);
   TaskHandle<T> handle{Ref(state)};
   if (quiet) state->set_quiet();

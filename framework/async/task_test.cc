@@ -1,11 +1,14 @@
 // Task, TaskHandle, Sleep and the loop's RunUntilComplete: C-TSK, C-LOOP-19 to C-LOOP-24, C-CMB-22.
 #include "troupe/async/task.h"
 
+#include <cstddef>
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "troupe/async/any_task.h"
 #include "troupe/async/sleep.h"
 #include "troupe/loop/loop_testing.h"
 
@@ -419,13 +422,14 @@ TEST_P(TaskTest, SleepWaitsForItsTime) {
   }(loop_));
 }
 
-// C-TSK-16
+// C-TSK-16, C-DBG-06, P-3
 TEST_P(TaskTest, APendingTaskDestroyedByCloseIsReportedWithItsChain) {
   loop_.CreateTask(CatchesCancel(log_), "left");
   RunReady();
   loop_.Close();
   ASSERT_EQ(reports_.size(), 1u);
-  EXPECT_THAT(std::string(reports_[0].Get("task")), HasSubstr("<Task 'left' pending"));
+  EXPECT_THAT(std::string(reports_[0].Get("task")),
+              HasSubstr("<Task 'left' pending created at framework/async/task_test.cc:"));
   EXPECT_THAT(std::string(reports_[0].Get("task")), HasSubstr("waits in Sleep until"));
   EXPECT_THAT(TakeReports(), ElementsAre("Task was destroyed but it is pending!"));
   EXPECT_THAT(log_, IsEmpty());
@@ -480,15 +484,31 @@ TEST_P(TaskTest, AFatalIsStoredAndLeavesTheLoop) {
 
 // C-TSK-19
 TEST_P(TaskTest, TheCurrentTaskIsSetExactlyDuringAStep) {
-  TaskHandle<void> handle;
-  handle = loop_.CreateTask([](TaskHandle<void>& self) -> Task<void> {
-    EXPECT_EQ(internal::Root::Current(), self.core()->root());
-    co_await Sleep(absl::ZeroDuration());
-    EXPECT_EQ(internal::Root::Current(), self.core()->root());
-  }(handle));
-  loop_.CallSoon([] { EXPECT_EQ(internal::Root::Current(), nullptr); });
-  loop_.RunUntilComplete(Future<void>(handle));
-  EXPECT_EQ(internal::Root::Current(), nullptr);
+  EventLoop other(os_);
+  auto steps = [](TaskHandle<void>& self, EventLoop& other) -> Task<void> {
+    for (int i = 0; i < 3; ++i) {
+      EXPECT_EQ(CurrentTask(), self);
+      EXPECT_EQ(CurrentTask(self.loop()), self);
+      EXPECT_FALSE(CurrentTask(other).valid());
+      co_await Sleep(absl::ZeroDuration());
+      const int one = co_await One();  // in place
+      EXPECT_EQ(one, 1);
+    }
+    // No second one can be entered inside.
+    EXPECT_THROW(self.loop().RunUntilComplete(One()), InvalidState);
+    EXPECT_THROW(other.RunUntilComplete(One()), InvalidState);
+    EXPECT_EQ(CurrentTask(), self);
+  };
+  TaskHandle<void> a, b;
+  a = loop_.CreateTask(steps(a, other));
+  b = loop_.CreateTask(steps(b, other));
+  loop_.CallSoon([] { EXPECT_FALSE(CurrentTask().valid()); });
+  a.AddDoneCallback([](const Future<void>&) { EXPECT_FALSE(CurrentTask().valid()); });
+  loop_.RunUntilComplete(Future<void>(a));
+  loop_.RunUntilComplete(Future<void>(b));
+  EXPECT_FALSE(CurrentTask(loop_).valid());
+  EXPECT_THROW(CurrentTask(), InvalidState);
+  other.Close();
 }
 
 // C-TSK-20
@@ -497,16 +517,130 @@ TEST_P(TaskTest, TheLoopKnowsItsUnfinishedTasksInOrderOfCreation) {
   auto a = loop_.CreateTask(Sleep(absl::Seconds(1)), "a");
   auto b = loop_.CreateTask(Sleep(absl::Seconds(2)), "b");
   auto foreign = other.CreateTask(Sleep(absl::Seconds(1)), "foreign");
-  std::vector<internal::FutureCore*> known;
-  for (internal::TaskNode& task : loop_.tasks()) known.push_back(task.AsFuture());
-  EXPECT_THAT(known, ElementsAre(a.core().get(), b.core().get()));
+  EXPECT_THAT(AllTasks(loop_), ElementsAre(AnyTask(a), AnyTask(b)));
+  EXPECT_THAT(AllTasks(other), ElementsAre(AnyTask(foreign)));
   loop_.RunUntilComplete(Sleep(absl::Milliseconds(1500)));
-  known.clear();
-  for (internal::TaskNode& task : loop_.tasks()) known.push_back(task.AsFuture());
-  EXPECT_THAT(known, ElementsAre(b.core().get()));
+  EXPECT_THAT(AllTasks(loop_), ElementsAre(AnyTask(b)));
   loop_.RunUntilComplete(Future<void>(b));
   other.RunUntilComplete(Future<void>(foreign));
   other.Close();
+}
+
+TEST_P(TaskTest, ATaskOfWhateverTypeCanBeNamedAskedAndCancelled) {
+  loop_.CreateTask(Sleep(absl::Hours(1)), "sleeper");
+  const std::vector<AnyTask> tasks = AllTasks(loop_);
+  ASSERT_EQ(tasks.size(), 1u);
+  const AnyTask& task = tasks.front();
+  EXPECT_EQ(task.name(), "sleeper");
+  EXPECT_EQ(&task.loop(), &loop_);
+  EXPECT_THAT(task.ToString(), HasSubstr("<Task 'sleeper' pending created at framework/async/task_test.cc:"));
+  EXPECT_FALSE(task.done());
+  EXPECT_TRUE(task.Cancel());
+  RunReady();
+  EXPECT_TRUE(task.done() && task.cancelled());
+  EXPECT_FALSE(task.Cancel());
+  EXPECT_FALSE(AnyTask().valid());
+  EXPECT_EQ(AnyTask().ToString(), "<Task of nothing>");
+  EXPECT_THROW(AnyTask().Cancel(), InvalidState);
+}
+
+template <class H>
+concept CanBeCompleted = requires(H handle) { handle.SetValue(1); } || requires(H handle) {
+  handle.SetError(nullptr);
+} || requires(H handle) { handle.SetError(absl::InternalError("x")); } || requires(H handle) { Promise<int>(handle); };
+// C-TSK-04
+static_assert(CanBeCompleted<Promise<int>> && !CanBeCompleted<TaskHandle<int>> && !CanBeCompleted<Future<int>> &&
+              !CanBeCompleted<AnyTask>);
+
+template <class L, class T>
+concept MakesTasksOf = requires(L& loop, T t) { loop.CreateTask(std::move(t)); };
+// C-TSK-02
+static_assert(MakesTasksOf<EventLoop, Task<int>> && !MakesTasksOf<EventLoop, Future<int>> &&
+              !MakesTasksOf<EventLoop, int> && !MakesTasksOf<EventLoop, Task<int> (*)()>);
+
+struct Callable {
+  void operator()() {}
+};
+struct CoroutineFunction {
+  Task<int> operator()() const;
+};
+template <class L, class F>
+concept TakesCallback = requires(L& loop, F f) {
+  loop.CallSoon(f);
+  loop.CallSoonIn(Context(), f);
+  loop.Post(f);
+  loop.CallLater(absl::Seconds(1), f);
+  loop.CallAt(MonotonicTime(), f);
+  loop.CallSoonThreadsafe(f);
+  loop.AddReader(1, f);
+  loop.AddWriter(1, f);
+  loop.AddSignalHandler(1, f);
+};
+// C-DBG-02
+static_assert(TakesCallback<EventLoop, Callable> && TakesCallback<EventLoop, void (*)()>);
+template <class L, class F>
+concept TakesCallbackSomewhere =
+    requires(L& loop, F f) { loop.CallSoon(f); } || requires(L& loop, F f) { loop.CallSoonIn(Context(), f); } ||
+    requires(L& loop, F f) { loop.Post(f); } || requires(L& loop, F f) { loop.CallLater(absl::Seconds(1), f); } ||
+    requires(L& loop, F f) { loop.CallAt(MonotonicTime(), f); } ||
+    requires(L& loop, F f) { loop.CallSoonThreadsafe(f); } || requires(L& loop, F f) { loop.AddReader(1, f); } ||
+    requires(L& loop, F f) { loop.AddWriter(1, f); } || requires(L& loop, F f) { loop.AddSignalHandler(1, f); };
+// C-DBG-02, C-SIG-01: a coroutine, whose task nobody would run; what cannot be called; what wants arguments.
+static_assert(!TakesCallbackSomewhere<EventLoop, CoroutineFunction> && !TakesCallbackSomewhere<EventLoop, int> &&
+              !TakesCallbackSomewhere<EventLoop, void (*)(int)>);
+
+template <class L, class F>
+concept TakesTaskFactory = requires(L& loop, F f) { loop.SetTaskFactory(f); };
+// C-LOOP-40
+static_assert(TakesTaskFactory<EventLoop, void (*)(EventLoop&, NewTask&)> &&
+              TakesTaskFactory<EventLoop, std::nullptr_t> && !TakesTaskFactory<EventLoop, int> &&
+              !TakesTaskFactory<EventLoop, void (*)()>);
+
+// C-LOOP-40
+TEST_P(TaskTest, EveryTaskGoesThroughTheTaskFactoryUntilThereIsNone) {
+  static const ContextVar<int> kVariable(0);
+  EXPECT_FALSE(loop_.has_task_factory());
+  loop_.SetTaskFactory([this](EventLoop& loop, NewTask& task) {
+    EXPECT_EQ(&loop, &loop_);
+    EXPECT_NE(std::string(task.where.file_name()), "");
+    log_.push_back(task.name);
+    task.name += "!";
+    task.context = task.context.Run([] {
+      kVariable.Set(kVariable.Get() + 1);
+      return Context::Current();
+    });
+  });
+  EXPECT_TRUE(loop_.has_task_factory());
+  auto asks = []() -> Task<int> { co_return kVariable.Get(); };
+  const TaskHandle<int> named = loop_.CreateTask(asks(), "named");
+  EXPECT_EQ(named.name(), "named!");
+  EXPECT_EQ(loop_.RunUntilComplete(asks()), 1);
+  EXPECT_EQ(named.result(), 1);
+  loop_.RunUntilComplete([](auto asks) -> Task<void> {
+    const int in_child = co_await EventLoop::Current().CreateTask(asks(), "child");
+    EXPECT_EQ(in_child, 2);  // of its parent's context, and one more
+  }(asks));
+  EXPECT_THAT(log_, ElementsAre("named", "main", "main", "child"));
+  loop_.SetTaskFactory(nullptr);
+  EXPECT_FALSE(loop_.has_task_factory());
+  EXPECT_EQ(loop_.RunUntilComplete(asks()), 0);
+  EXPECT_EQ(log_.size(), 4u);
+}
+
+// C-LOOP-40
+TEST_P(TaskTest, ATaskFactoryMayRefuseAndMayReplaceItself) {
+  const auto owned = std::make_shared<int>(0);
+  auto holds = [](std::shared_ptr<int> owned) -> Task<int> { co_return *owned; };
+  loop_.SetTaskFactory([this, owned](EventLoop& loop, NewTask&) {
+    loop.SetTaskFactory(nullptr);
+    log_.push_back(std::to_string(owned.use_count()));
+    throw std::runtime_error("refused");
+  });
+  EXPECT_THROW(loop_.CreateTask(holds(owned)), std::runtime_error);
+  EXPECT_TRUE(AllTasks(loop_).empty());
+  EXPECT_EQ(owned.use_count(), 1);  // neither the coroutine nor the factory is left
+  EXPECT_EQ(loop_.RunUntilComplete(holds(owned)), 0);
+  EXPECT_THAT(log_, ElementsAre("3"));
 }
 
 // C-TSK-22

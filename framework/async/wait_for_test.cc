@@ -46,6 +46,52 @@ Task<int> Stubborn(std::vector<std::string>& log) {
   co_return 9;
 }
 
+// C-CMB-17
+TEST_P(WaitForTest, NoTimerIsLeftWhicheverWayItEnds) {
+  const auto ended = [this](const TaskHandle<absl::StatusOr<int>>& handle) {
+    RunReady();
+    EXPECT_TRUE(handle.done());
+    EXPECT_EQ(loop_.NextWakeup(), MonotonicTime::InfiniteFuture());
+  };
+  const auto start = [this](Task<int> task) {
+    auto waits = [](Task<int> task) -> Task<absl::StatusOr<int>> {
+      Task<absl::StatusOr<int>> wait = WaitFor(std::move(task), absl::Hours(1));
+      co_return co_await std::move(wait);
+    };
+    auto handle = loop_.CreateTask(waits(std::move(task)));
+    RunReady();
+    EXPECT_LE(loop_.NextWakeup(), loop_.Time() + absl::Hours(1));
+    return handle;
+  };
+  const auto run_until_done = [this](const TaskHandle<absl::StatusOr<int>>& handle) {
+    handle.AddDoneCallback([this](const Future<absl::StatusOr<int>>&) { loop_.Stop(); });
+    loop_.RunForever();
+  };
+  auto value = start(After(absl::Seconds(1), 1));
+  run_until_done(value);
+  EXPECT_TRUE(value.result().ok());
+  ended(value);
+  auto error = start([]() -> Task<int> {
+    co_await Sleep(absl::Seconds(1));
+    throw std::runtime_error("x");
+  }());
+  run_until_done(error);
+  EXPECT_NE(error.exception(), nullptr);
+  ended(error);
+  auto late = start(After(absl::Hours(2), 1));
+  run_until_done(late);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(late.result().status()));
+  ended(late);
+  auto cancelled = start(After(absl::Hours(2), 1));
+  cancelled.Cancel();
+  RunReady();
+  EXPECT_TRUE(cancelled.cancelled());
+  ended(cancelled);
+  auto destroyed = start(After(absl::Hours(2), 1));
+  destroyed.task_state().DestroyNow();
+  ended(destroyed);
+}
+
 TEST_P(WaitForTest, GivesTheResultAndLeavesNoTimer) {
   loop_.RunUntilComplete([](EventLoop& loop) -> Task<void> {
     const absl::StatusOr<int> value = co_await WaitFor(After(absl::Seconds(1), 5), absl::Seconds(2));

@@ -393,7 +393,7 @@ EventLoop::CallbackWatcher& EventLoop::UserWatcher(int fd) {
   return *user_watchers_.back();
 }
 
-int EventLoop::AddReader(int fd, absl::AnyInvocable<void()> callback) {
+int EventLoop::SetReader(int fd, absl::AnyInvocable<void()> callback) {
   CheckUsableSlow();
   CallbackWatcher& watcher = UserWatcher(fd);
   watcher.reader = std::make_shared<CallbackWatcher::Registered>(std::move(callback));
@@ -403,7 +403,7 @@ int EventLoop::AddReader(int fd, absl::AnyInvocable<void()> callback) {
   return result;
 }
 
-int EventLoop::AddWriter(int fd, absl::AnyInvocable<void()> callback) {
+int EventLoop::SetWriter(int fd, absl::AnyInvocable<void()> callback) {
   CheckUsableSlow();
   CallbackWatcher& watcher = UserWatcher(fd);
   watcher.writer = std::make_shared<CallbackWatcher::Registered>(std::move(callback));
@@ -433,7 +433,7 @@ bool EventLoop::RemoveWriter(int fd) {
 
 // ---------------------------------------------------------------------------------------------------- signals
 
-absl::Status EventLoop::AddSignalHandler(int signo, absl::AnyInvocable<void()> handler) {
+absl::Status EventLoop::SetSignalHandler(int signo, absl::AnyInvocable<void()> handler) {
   CheckUsableSlow();
   auto shared = std::make_shared<absl::AnyInvocable<void()>>(std::move(handler));
   for (SignalHandler& known : signal_handlers_) {
@@ -478,6 +478,17 @@ void EventLoop::TakeSignals() {
       }
     });
   }
+}
+
+// ---------------------------------------------------------------------------------------------------- tasks
+
+void EventLoop::SetTaskFactory(TaskFactory factory) {
+  task_factory_ = factory ? std::make_shared<TaskFactory>(std::move(factory)) : nullptr;
+}
+
+void EventLoop::CallTaskFactory(NewTask& task) {
+  const std::shared_ptr<TaskFactory> factory = task_factory_;
+  (*factory)(*this, task);
 }
 
 // ---------------------------------------------------------------------------------------------------- errors

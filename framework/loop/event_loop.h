@@ -19,6 +19,7 @@
 
 #include <array>
 #include <atomic>
+#include <concepts>
 #include <memory>
 #include <source_location>
 #include <string>
@@ -52,6 +53,25 @@ class Task;
 template <class T>
 class TaskHandle;
 
+namespace internal {
+template <class A>
+inline constexpr bool kIsTask = false;
+template <class T>
+inline constexpr bool kIsTask<Task<T>> = true;
+}  // namespace internal
+
+// What can be scheduled: called without arguments, and no coroutine, whose task nobody would run (C-DBG-02). Those go to
+// CreateTask.
+template <class F>
+concept LoopCallback = std::invocable<std::decay_t<F>&> && !internal::kIsTask<std::invoke_result_t<std::decay_t<F>&>>;
+
+// What is about to become a task, as a task factory sees it.
+struct NewTask {
+  std::string name;
+  Context context;
+  std::source_location where;
+};
+
 struct EventLoopOptions {
   // Poll before every batch, as asyncio does, instead of letting batches share a poll (160 ns each).
   bool strict_polling = false;
@@ -64,6 +84,7 @@ struct EventLoopOptions {
 class EventLoop {
  public:
   using ExceptionHandler = absl::AnyInvocable<void(EventLoop&, const ExceptionContext&)>;
+  using TaskFactory = absl::AnyInvocable<void(EventLoop&, NewTask&)>;
 
   explicit EventLoop(Os& os, EventLoopOptions options = {});
   EventLoop(const EventLoop&) = delete;
@@ -75,7 +96,7 @@ class EventLoop {
   static EventLoop* CurrentOrNull() { return internal::thread_state.loop; }
 
   // ---- scheduling. F is called once, without arguments, in the context of the caller. First scheduled, first run.
-  template <class F>
+  template <LoopCallback F>
   Handle CallSoon(F&& f, std::source_location where = std::source_location::current()) {
     auto& node = *NewSoon(std::forward<F>(f), Context::Current(), where);
     Handle handle(node);
@@ -83,7 +104,7 @@ class EventLoop {
     return handle;
   }
   // In a context of one's own choice.
-  template <class F>
+  template <LoopCallback F>
   Handle CallSoonIn(Context context, F&& f, std::source_location where = std::source_location::current()) {
     auto& node = *NewSoon(std::forward<F>(f), std::move(context), where);
     Handle handle(node);
@@ -91,16 +112,16 @@ class EventLoop {
     return handle;
   }
   // CallSoon without a handle: the cheapest form.
-  template <class F>
+  template <LoopCallback F>
   void Post(F&& f, std::source_location where = std::source_location::current()) {
     Schedule(*NewSoon(std::forward<F>(f), Context::Current(), where));
   }
   // Not before `delay` has passed; a negative delay is due at once and still orders the timer (C-LOOP-08).
-  template <class F>
+  template <LoopCallback F>
   TimerHandle CallLater(absl::Duration delay, F&& f, std::source_location where = std::source_location::current()) {
     return CallAt(Time() + delay, std::forward<F>(f), where);
   }
-  template <class F>
+  template <LoopCallback F>
   TimerHandle CallAt(MonotonicTime when, F&& f, std::source_location where = std::source_location::current()) {
     CheckUsable();
     auto* node =
@@ -111,7 +132,7 @@ class EventLoop {
   }
   // From any thread; wakes the loop. Runs `f` on the loop's thread, in the caller's context. Throws InvalidState when
   // the loop is closed; the caller sees to it that the loop still exists.
-  template <class F>
+  template <LoopCallback F>
   Handle CallSoonThreadsafe(F&& f, std::source_location where = std::source_location::current()) {
     auto* node = new internal::CallbackNode<Runnable, std::decay_t<F>>(*this, Context::Current(), where, true,
                                                                        std::forward<F>(f));
@@ -149,18 +170,31 @@ class EventLoop {
   template <class T>
   TaskHandle<T> CreateTask(Task<T> task, absl::string_view name = "",
                            std::source_location where = std::source_location::current());
+  // `factory` is called for every task before it is made, those of TaskGroup, Gather and the like too: it may name it,
+  // change its context, count it, or refuse it by throwing, which leaves CreateTask. Null restores the built-in way.
+  void SetTaskFactory(TaskFactory factory);
+  bool has_task_factory() const { return task_factory_ != nullptr; }
 
   // ---- descriptors. Replaces an earlier reader (writer) of `fd`. InvalidState when a transport owns it (C-TRN-14).
   // Returns 0, or -errno of the poller. Removing tells whether there was one.
-  int AddReader(int fd, absl::AnyInvocable<void()> callback);
-  int AddWriter(int fd, absl::AnyInvocable<void()> callback);
+  template <LoopCallback F>
+  int AddReader(int fd, F&& callback) {
+    return SetReader(fd, absl::AnyInvocable<void()>(std::forward<F>(callback)));
+  }
+  template <LoopCallback F>
+  int AddWriter(int fd, F&& callback) {
+    return SetWriter(fd, absl::AnyInvocable<void()>(std::forward<F>(callback)));
+  }
   bool RemoveReader(int fd);
   bool RemoveWriter(int fd);
 
   // ---- signals. The handler runs as an ordinary callback of the loop, never in signal context (C-SIG-02). Adding
   // again replaces; removing restores the former action. INVALID_ARGUMENT: no such signal, or another loop has it;
   // InvalidState: it cannot be caught.
-  absl::Status AddSignalHandler(int signo, absl::AnyInvocable<void()> handler);
+  template <LoopCallback F>
+  absl::Status AddSignalHandler(int signo, F&& handler) {
+    return SetSignalHandler(signo, absl::AnyInvocable<void()>(std::forward<F>(handler)));
+  }
   bool RemoveSignalHandler(int signo);
 
   // ---- errors. `handler` null restores the default one, which logs.
@@ -190,6 +224,7 @@ class EventLoop {
     CheckUsable();
     ready_.PushBack(runnable);
   }
+  void Schedule(Timer&) = delete;  // ScheduleAt
   // From any thread. The loop's thread calls Run(), or Drop() when the loop is closed, at the latest in its destructor.
   void ScheduleFromThread(Runnable& runnable);
   // Takes back what ScheduleFromThread was given, wherever it stands. On the loop's thread; no effect once it has run.
@@ -226,6 +261,13 @@ class EventLoop {
   }
   // Tasks that are not done, in order of creation.
   IntrusiveList<internal::TaskNode>& tasks() { return tasks_; }
+  // Throws InvalidState when the loop is closed, and in debug mode on the wrong thread.
+  void CheckUsable() const {
+    if (checked_) [[unlikely]]
+      CheckUsableSlow();
+  }
+  // REQUIRES: has_task_factory().
+  void CallTaskFactory(NewTask& task);
   // True when something queued is waiting to run.
   bool HasReady() const { return !ready_.empty() || !after_batch_.empty(); }
   // One iteration that does not wait; says whether anything ran. For drivers of several loops in one thread.
@@ -252,11 +294,11 @@ class EventLoop {
     return new internal::CallbackNode<Runnable, std::decay_t<F>>(*this, std::move(context), where, false,
                                                                  std::forward<F>(f));
   }
-  void CheckUsable() const {
-    if (checked_) [[unlikely]]
-      CheckUsableSlow();
-  }
   void CheckUsableSlow() const;
+
+  int SetReader(int fd, absl::AnyInvocable<void()> callback);
+  int SetWriter(int fd, absl::AnyInvocable<void()> callback);
+  absl::Status SetSignalHandler(int signo, absl::AnyInvocable<void()> handler);
 
   // False: the loop is closed, and the runnable was not taken.
   bool ScheduleThreadsafe(Runnable& runnable, bool even_if_closed);
@@ -315,6 +357,7 @@ class EventLoop {
   std::vector<SignalHandler> signal_handlers_;
 
   std::shared_ptr<ExceptionHandler> exception_handler_;  // shared with the call in progress, which may replace it
+  std::shared_ptr<TaskFactory> task_factory_;            // as above
   IntrusiveList<internal::TaskNode> tasks_;
   struct OwnedLocal {
     const void* key;

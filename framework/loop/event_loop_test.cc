@@ -1,6 +1,8 @@
 // EventLoop: queue, iteration, stop, close (C-LOOP) and handles and timers (C-HND).
 #include "troupe/loop/event_loop.h"
 
+#include <glog/logging.h>
+
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -221,6 +223,54 @@ TEST_P(EventLoopTest, ACancelledHandleNeverRunsAndDropsWhatItHolds) {
   EXPECT_FALSE(of_nothing.cancelled());
 }
 
+template <class A, class B>
+concept Compares = requires(A a, B b) {
+  a == b;
+  a < b;
+};
+// C-HND-05
+static_assert(Compares<TimerHandle, TimerHandle>);
+// C-HND-05
+static_assert(!Compares<TimerHandle, Handle> && !Compares<Handle, TimerHandle> && !Compares<Handle, Handle>);
+template <class A, class B>
+concept Equals = requires(A a, B b) { a == b; };
+// C-HND-05
+static_assert(Equals<Handle, Handle> && !Equals<TimerHandle, Handle> && !Equals<Handle, TimerHandle>);
+
+// C-HND-05
+TEST_P(EventLoopTest, TimersCompareByTimeAndAreTheSameOnlyIfTheyAreOfTheSameCallback) {
+  const MonotonicTime when = loop_.Time() + absl::Seconds(1);
+  const auto callback = [] { FAIL(); };
+  TimerHandle one = loop_.CallAt(when, callback);
+  TimerHandle twin = loop_.CallAt(when, callback);
+  TimerHandle later = loop_.CallAt(when + absl::Nanoseconds(1), callback);
+  const TimerHandle copy = one;
+  EXPECT_TRUE(one < later && one <= later && later > one && later >= one && one != later);
+  EXPECT_TRUE(one == copy && one <= copy && one >= copy);
+  EXPECT_FALSE(one < copy || one > copy);
+  // Of one time, and not the same: neither comes first as far as a comparison can tell.
+  EXPECT_TRUE(one != twin);
+  EXPECT_FALSE(one < twin || one > twin || one <= twin || one >= twin);
+  one.Cancel();
+  EXPECT_TRUE(one == copy && copy.cancelled() && one != twin);
+  twin.Cancel();
+  EXPECT_TRUE(one != twin);
+  later.Cancel();
+
+  Handle soon = loop_.CallSoon(callback);
+  Handle other = loop_.CallSoon(callback);
+  EXPECT_TRUE(soon == Handle(soon));
+  EXPECT_TRUE(soon != other && soon != Handle());
+  soon.Cancel();
+  other.Cancel();
+}
+
+template <class L, class R>
+concept Schedules = requires(L& loop, R& runnable) { loop.Schedule(runnable); };
+// C-HND-07: timers get ready by their time only.
+static_assert(Schedules<EventLoop, Runnable> && !Schedules<EventLoop, Timer>);
+
+// C-HND-07
 TEST_P(EventLoopTest, ABatchCanBeCancelledFromWithin) {
   Handle later_in_batch;
   loop_.CallSoon([&] { later_in_batch.Cancel(); });
@@ -334,7 +384,7 @@ TEST_P(EventLoopTest, EveryWayOutResetsWhatRunningSet) {
   EXPECT_EQ(loop_.Time() - MonotonicTime(), absl::Seconds(1));
 }
 
-// C-LOOP-18, C-POL-01
+// C-LOOP-18, C-POL-01, C-POL-03
 TEST_P(EventLoopTest, OneRunningLoopAThread) {
   EventLoop other(os_);
   EXPECT_EQ(Misuse([] { EventLoop::Current(); }), "no running event loop");
@@ -493,14 +543,29 @@ TEST_P(EventLoopTest, ALoopLeavesNoDescriptorBehind) {
   EXPECT_THAT(os_.OpenDescriptors(), IsEmpty());
 }
 
-// C-LOOP-41
-TEST_P(EventLoopTest, DestroyingAnOpenLoopClosesIt) {
+// C-LOOP-41, P-3
+TEST_P(EventLoopTest, DestroyingAnOpenLoopWarnsAndClosesIt) {
+  struct Warnings final : google::LogSink {
+    Warnings() { google::AddLogSink(this); }
+    ~Warnings() override { google::RemoveLogSink(this); }
+    void send(google::LogSeverity severity, const char*, const char*, int, const google::LogMessageTime&,
+              const char* message, size_t bytes) override {
+      if (severity == google::GLOG_WARNING) texts.emplace_back(message, bytes);
+    }
+    std::vector<std::string> texts;
+  } warnings;
   const auto owned = std::make_shared<int>(0);
   {
     EventLoop other(os_);
     other.CallSoon([owned] { FAIL(); });
   }
   EXPECT_EQ(owned.use_count(), 1);
+  EXPECT_THAT(warnings.texts, ElementsAre("unclosed event loop destroyed"));
+  {
+    EventLoop closed(os_);
+    closed.Close();
+  }
+  EXPECT_EQ(warnings.texts.size(), 1u);
 }
 
 // ---------------------------------------------------------------------------------------------------- extensions

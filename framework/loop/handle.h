@@ -9,6 +9,7 @@
 #define TROUPE_LOOP_HANDLE_H_
 
 #include <atomic>
+#include <compare>
 #include <cstdint>
 #include <source_location>
 #include <string>
@@ -164,6 +165,9 @@ class Handle {
   // Names where the callback was scheduled, also after it was cancelled (C-HND-06).
   std::string ToString() const { return callback_ ? callback_->Describe() : "<Handle of nothing>"; }
 
+  // Handles of the same scheduling.
+  friend bool operator==(const Handle& a, const Handle& b) { return a.callback_ == b.callback_; }
+
  protected:
   internal::Callback* callback_ = nullptr;
 };
@@ -174,6 +178,15 @@ class TimerHandle : public Handle {
   TimerHandle(internal::Callback& callback, MonotonicTime when) : Handle(callback), when_(when) {}
   // The loop time at which it is due (C-HND-04).
   MonotonicTime when() const { return when_; }
+
+  // By time; two timers of one time that are not the same one are not ordered (C-HND-05).
+  friend bool operator==(const TimerHandle& a, const TimerHandle& b) { return a.callback_ == b.callback_; }
+  friend std::partial_ordering operator<=>(const TimerHandle& a, const TimerHandle& b) {
+    if (a == b) return std::partial_ordering::equivalent;
+    if (a.when_ == b.when_) return std::partial_ordering::unordered;
+    return a.when_ < b.when_ ? std::partial_ordering::less : std::partial_ordering::greater;
+  }
+  friend bool operator==(const TimerHandle&, const Handle&) = delete;
 
  private:
   MonotonicTime when_;

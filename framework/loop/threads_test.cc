@@ -26,7 +26,7 @@ class ThreadsTest : public ::testing::Test {
   EventLoop loop_{PosixOs::Get()};
 };
 
-// C-LOOP-33
+// C-LOOP-33, P-5
 TEST_F(ThreadsTest, PostsOfOneThreadRunInOrderAndEachOnce) {
   constexpr int kThreads = 4;
   constexpr int kPosts = 2000;
@@ -191,6 +191,7 @@ TEST_F(ThreadsTest, TwoLoopsPostToEachOther) {
   EXPECT_EQ(rounds, 500);
 }
 
+// C-HND-07
 TEST_F(ThreadsTest, AHandleMayBeCancelledOnAnotherThreadAndWhatItHoldsGoesOnTheLoops) {
   struct Checks {
     explicit Checks(std::thread::id home) : home(home) {}
@@ -237,7 +238,7 @@ TEST_F(ThreadsTest, PostsThatRaceWithCloseRunOrAreRefusedOrDropped) {
   }
 }
 
-// C-DBG-01
+// C-DBG-01, P-5
 TEST_F(ThreadsTest, InDebugModeCallsFromTheWrongThreadAreRefusedWhileTheLoopRuns) {
   loop_.SetDebug(true);
   std::thread([&] { loop_.CallSoon([] {}); }).join();  // not running: not checked

@@ -33,6 +33,7 @@
 
 namespace troupe::internal {
 
+class FutureCore;
 class Root;
 
 template <class A>
@@ -158,6 +159,9 @@ class Root : public Runnable {
 
   // For awaiters that run a coroutine in place: it goes next.
   void Enter(PromiseBase& child) { at_ = &child; }
+
+  // The task that this is, if it is one.
+  virtual FutureCore* AsFuture() { return nullptr; }
 
   // One line per frame, outermost first, then what it waits in.
   std::string DescribeChain() const;
