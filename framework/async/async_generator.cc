@@ -7,13 +7,22 @@
 
 namespace troupe::internal {
 
-void GeneratorPromiseBase::Enter(PromiseBase& consumer) {
+void GeneratorPromiseBase::Enter(PromiseBase& consumer, GeneratorAwaiter& awaiter) {
   if (running_) throw InvalidState("the asynchronous generator is already running");
   Root& root = *Root::Current();
   if (!std::exchange(started_, true)) root.loop().Local<Generators>().Add(*this);
   running_ = true;
+  awaiter_ = &awaiter;
   parent = &consumer;
   root.Enter(*this);
+}
+
+void GeneratorPromiseBase::Destroy() {
+  if (running_) {
+    awaiter_->Adopt();
+  } else {
+    self.destroy();
+  }
 }
 
 void GeneratorPromiseBase::Leave() noexcept {
@@ -29,8 +38,9 @@ Task<void> GeneratorPromiseBase::Close() {
     co_return;
   }
   closing_ = true;
+  GeneratorAwaiter ended(*this);  // outlives the last look at this
   try {
-    co_await GeneratorAwaiter(*this);
+    co_await ended;
   } catch (const GeneratorExit&) {
     co_return;
   }

@@ -11,8 +11,8 @@
 //
 // Use it where the consumer pulls. Where the producer pushes, or there are several consumers, use Queue.
 //
-// Life:      made (nothing runs) -> Next* -> nothing more (it returned, or threw) ; or Close, or destroyed, at any time
-//            between two Next
+// Life:      made (nothing runs) -> Next* -> nothing more (it returned, or threw) ; or Close, or destroyed, at any time.
+//            Destroyed while a Next or Close of another task is under way, its coroutine lives until that has ended.
 // Errors:    what leaves the body is thrown by Next, once; after that Next gives nothing.
 // Cancelled: cancelling the consumer in Next throws Cancelled inside the generator, which then is over.
 // Close:     throws GeneratorExit at the co_yield and waits for the end, so that a Finally in the body can await. The
@@ -40,6 +40,8 @@ class AsyncGenerator;
 
 namespace internal {
 
+class GeneratorAwaiter;
+
 // What generators of any type have in common. In its loop's list from its first Next to its end.
 class GeneratorPromiseBase : public PromiseBase, public ListNode<> {
  public:
@@ -66,8 +68,10 @@ class GeneratorPromiseBase : public PromiseBase, public ListNode<> {
 
   bool finished() const { return finished_; }
   // From the running chain: runs until it yields or ends, then goes back to `parent`.
-  void Enter(PromiseBase& parent);
+  void Enter(PromiseBase& parent, GeneratorAwaiter& awaiter);
   Task<void> Close();
+  // The generator goes: at once, or with the awaiter under which it runs.
+  void Destroy();
 
  private:
   void Leave() noexcept;
@@ -78,9 +82,10 @@ class GeneratorPromiseBase : public PromiseBase, public ListNode<> {
   }
 
   bool started_ = false;
-  bool running_ = false;   // under a Next or Close
-  bool closing_ = false;   // by Close
-  bool finished_ = false;  // returned or threw
+  bool running_ = false;                 // under a Next or Close
+  bool closing_ = false;                 // by Close
+  bool finished_ = false;                // returned or threw
+  GeneratorAwaiter* awaiter_ = nullptr;  // while running_
 };
 
 template <class T>
@@ -100,17 +105,29 @@ class GeneratorAwaiter {
   explicit GeneratorAwaiter(GeneratorPromiseBase& generator) : generator_(generator) {}
   GeneratorAwaiter(const GeneratorAwaiter&) = delete;
   GeneratorAwaiter& operator=(const GeneratorAwaiter&) = delete;
+  ~GeneratorAwaiter() {
+    if (orphan_) orphan_.destroy();
+  }
   bool await_ready() const noexcept { return generator_.finished(); }
   template <class Promise>
   void await_suspend(std::coroutine_handle<Promise> parent) {
-    generator_.Enter(parent.promise());
+    generator_.Enter(parent.promise(), *this);
   }
   void await_resume() {
     if (std::exception_ptr error = std::exchange(generator_.error, nullptr)) std::rethrow_exception(error);
   }
 
+  // Its generator is gone: the coroutine is this one's.
+  void Adopt() {
+    orphan_ = generator_.self;
+    generator_.owner = &orphan_;
+  }
+
  protected:
   GeneratorPromiseBase& generator_;
+
+ private:
+  std::coroutine_handle<> orphan_;
 };
 
 template <class T>
@@ -139,7 +156,7 @@ class [[nodiscard]] AsyncGenerator {
     return *this;
   }
   ~AsyncGenerator() {
-    if (frame_) frame_.destroy();
+    if (frame_) promise().Destroy();
   }
 
   // The next value, or nothing when there is none any more. InvalidState: another Next or Close is under way.

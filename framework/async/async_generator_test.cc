@@ -185,6 +185,41 @@ TEST_P(AsyncGeneratorTest, DestroyedBetweenTwoNextItsFrameGoes) {
   EXPECT_THAT(log_, ElementsAre("generator destroyed"));
 }
 
+// Its coroutine belongs to the Next that is under way.
+TEST_P(AsyncGeneratorTest, DestroyedUnderANextItStillGivesThatValue) {
+  auto next = [](AsyncGenerator<int>& numbers, Log& log) -> Task<void> {
+    const std::optional<int> number = co_await numbers.Next();
+    log.push_back(std::to_string(number.value_or(-1)));
+  };
+  for (const bool destroyed : {false, true}) {
+    log_.clear();
+    auto numbers = std::make_unique<AsyncGenerator<int>>(Count(log_, 3, absl::Seconds(1)));
+    auto handle = loop_.CreateTask(next(*numbers, log_));
+    RunReady();
+    numbers = nullptr;
+    EXPECT_THAT(log_, IsEmpty());
+    if (destroyed) {
+      handle.task_state().DestroyNow();
+      EXPECT_THAT(log_, ElementsAre("generator destroyed"));
+    } else {
+      loop_.RunUntilComplete(Future<void>(handle));
+      EXPECT_THAT(log_, ElementsAre("generator destroyed", "0"));
+    }
+  }
+  // By its own body.
+  log_.clear();
+  std::unique_ptr<AsyncGenerator<int>> self;
+  auto destroys_itself = [](std::unique_ptr<AsyncGenerator<int>>& self, Log& log) -> AsyncGenerator<int> {
+    const AtEnd at_end{log};
+    self = nullptr;
+    co_await Sleep(absl::Seconds(1));
+    co_yield 5;
+  };
+  self = std::make_unique<AsyncGenerator<int>>(destroys_itself(self, log_));
+  loop_.RunUntilComplete(next(*self, log_));
+  EXPECT_THAT(log_, ElementsAre("generator destroyed", "5"));
+}
+
 TEST_P(AsyncGeneratorTest, CloseLetsItCleanUp) {
   loop_.RunUntilComplete([](Log& log) -> Task<void> {
     AsyncGenerator<int> numbers = CleansUp(log);
@@ -254,6 +289,25 @@ TEST_P(AsyncGeneratorTest, RunClosesThoseThatAreAliveAndReportsTheErrorsOfEach) 
             0);
   EXPECT_THAT(log_, ElementsAre("exit", "cleanup", "clean"));
   EXPECT_THAT(reports, ElementsAre(HasSubstr("an error occurred during closing of <asynchronous generator at ")));
+}
+
+// C-RUN-04, P-4
+TEST_P(AsyncGeneratorTest, OneThatIsDestroyedWhileRunClosesItCleansUpAllTheSame) {
+  std::unique_ptr<AsyncGenerator<int>> generator;
+  EXPECT_EQ(RunMain(os_,
+                    [&](EventLoop& loop) {
+                      generator = std::make_unique<AsyncGenerator<int>>(CleansUp(log_));
+                      loop.CallLater(absl::Milliseconds(500), [&] {
+                        log_.push_back("destroyed");
+                        generator = nullptr;
+                      });
+                      return [](AsyncGenerator<int>& generator) -> Task<absl::Status> {
+                        (void)co_await generator.Next();
+                        co_return absl::OkStatus();
+                      }(*generator);
+                    }),
+            0);
+  EXPECT_THAT(log_, ElementsAre("exit", "cleanup", "destroyed", "clean"));
 }
 
 // C-RUN-04
