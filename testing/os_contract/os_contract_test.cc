@@ -11,6 +11,7 @@
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -81,6 +82,26 @@ class OsContract : public ::testing::TestWithParam<Kind> {
     if (sim_ != nullptr) return sim_->OpenDescriptors().size();
     const std::filesystem::directory_iterator all("/proc/self/fd");
     return static_cast<size_t>(std::distance(begin(all), end(all)));
+  }
+
+  // Runs `f` while no further descriptor can be opened.
+  template <class F>
+  void WithoutFreeDescriptors(F f) {
+    if (sim_ != nullptr) {
+      const int64_t limit = sim_->DescriptorLimit();
+      sim_->SetDescriptorLimit(0);
+      f();
+      return sim_->SetDescriptorLimit(static_cast<int>(limit));
+    }
+    rlimit before;
+    ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+    const int lowest_free = ::dup(0);
+    ASSERT_EQ(::close(lowest_free), 0);
+    rlimit none = before;
+    none.rlim_cur = static_cast<rlim_t>(lowest_free);
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+    f();
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
   }
 
   // Lets everything under way arrive. In Linux's loopback it has arrived already.
@@ -549,6 +570,25 @@ TEST_P(OsContract, ASocketFromElsewhereIsTakenInWhenItIsOfTheTypeAskedFor) {
     Close({fd});
     EXPECT_EQ(os().AdoptSocket(fd, SOCK_STREAM), -EBADF);
   }
+}
+
+TEST_P(OsContract, WithoutAFreeDescriptorNothingIsOpenedAndNothingIsLost) {
+  const int listener = ListenOn(Address("127.0.0.1:0"));
+  const int client = os().Socket(AF_INET, SOCK_STREAM);
+  ASSERT_EQ(ConnectResult(client, LocalAddress(listener)), 0);
+  ASSERT_EQ(Ready(listener, kReadable), uint32_t{kReadable});
+  int fds[2];
+  WithoutFreeDescriptors([&] {
+    EXPECT_EQ(os().Socket(AF_INET, SOCK_STREAM), -EMFILE);
+    EXPECT_EQ(os().SocketPair(AF_UNIX, SOCK_STREAM, fds), -EMFILE);
+    EXPECT_EQ(os().Accept(listener, nullptr), -EMFILE);
+    EXPECT_EQ(os().Accept(listener, nullptr), -EMFILE);
+    EXPECT_EQ(Send(client, "x"), 1) << "what is open works";
+  });
+  const int server = os().Accept(listener, nullptr);
+  ASSERT_GE(server, 0) << "it waited";
+  EXPECT_EQ(RecvText(server, 1), "x");
+  Close({listener, client, server});
 }
 
 TEST_P(OsContract, AClosedDescriptorIsBad) {

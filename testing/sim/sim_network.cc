@@ -136,6 +136,11 @@ MonotonicTime SimNetwork::ArrivalTime(int from, int to) {
   return arrival;
 }
 
+bool SimNetwork::Happens(double chance) {
+  // Drawn only where it is asked for, so that other worlds replay as they did. 2^53 numbers, as a double has.
+  return chance > 0 && static_cast<double>(random_.Next() >> 11) * 0x1p-53 < chance;
+}
+
 int SimNetwork::FindHost(int from, const SocketAddress& address) const {
   if (address.is_loopback()) return from;
   const SocketAddress ip = WithPort(address, 0);
@@ -201,7 +206,16 @@ bool SimNetwork::Conflicts(const Host& host, const SimSocket& socket, const Sock
 
 void SimNetwork::Transmit(const std::shared_ptr<SimConnection>& connection, int side, Packet packet) {
   SimConnection::Side& to = connection->sides[side];
-  to.last_arrival = std::max(to.last_arrival, ArrivalTime(connection->sides[1 - side].host, to.host));
+  const int from = connection->sides[1 - side].host;
+  to.last_arrival = std::max(to.last_arrival, ArrivalTime(from, to.host));
+  if (packet.kind == Packet::kBytes) {
+    const SimLink& link = Link(from, to.host);
+    if (Happens(link.stall_chance)) {
+      const auto longest = static_cast<uint64_t>(std::max<int64_t>(0, absl::ToInt64Nanoseconds(link.stall_max)));
+      to.last_arrival = to.last_arrival + absl::Nanoseconds(static_cast<int64_t>(random_.Below(longest + 1)));
+    }
+    packet.resets = Happens(link.reset_chance);
+  }
   packet.arrival = to.last_arrival;
   to.inbound.push_back(std::move(packet));
   if (!to.scheduled) ScheduleArrival(connection, side);
@@ -225,7 +239,9 @@ void SimNetwork::Arrive(const std::shared_ptr<SimConnection>& connection, int si
   to.inbound.pop_front();
   to.scheduled = false;
   if (!to.inbound.empty()) ScheduleArrival(connection, side);
-  if (to.socket != nullptr) {
+  if (packet.resets && to.socket != nullptr) {
+    to.socket->Reset();
+  } else if (to.socket != nullptr) {
     to.socket->Handle(std::move(packet));
   } else if (packet.kind == Packet::kBytes || packet.kind == Packet::kEstablished) {
     Transmit(connection, 1 - side, {.kind = Packet::kReset});

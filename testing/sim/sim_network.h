@@ -39,6 +39,10 @@ struct SimLink {
   absl::Duration latency = absl::Microseconds(250);
   absl::Duration jitter = absl::ZeroDuration();
   bool stalled = false;
+  // What goes wrong by itself, of so many packets that carry bytes, by the kernel's seed: 0 never, 1 each time.
+  double stall_chance = 0;  // it comes up to stall_max later, and all behind it with it
+  absl::Duration stall_max = absl::Seconds(1);
+  double reset_chance = 0;  // both ends find the connection reset when it arrives
 };
 
 class SimSocket;
@@ -110,6 +114,7 @@ class SimNetwork {
     size_t acknowledged = 0;
     int error = 0;
     MonotonicTime arrival = {};
+    bool resets = false;
   };
   friend struct SimConnection;
 
@@ -120,6 +125,7 @@ class SimNetwork {
   const Host& host(int index) const { return hosts_[static_cast<size_t>(index)]; }
   Host& host(int index) { return hosts_[static_cast<size_t>(index)]; }
   MonotonicTime ArrivalTime(int from, int to);
+  bool Happens(double chance);
   int FindHost(int from, const SocketAddress& address) const;  // -1: nobody has it
   SimSocket* FindListener(int host, const SocketAddress& address);
   uint16_t AssignPort(Host& host);  // 0: none is free

@@ -11,7 +11,7 @@
 // whichever comes first. A wait that nothing could ever end gives -EDEADLK. Work for pools runs on the same thread.
 //
 // Faults: FailCall makes the k-th call fail, SetFault is asked at every call, SetIoLimits splits reads and writes,
-// Reset breaks a connection; kernel().SetLink delays and stalls.
+// Reset breaks a connection; kernel().SetLink delays, stalls and resets, at once or by chance.
 //
 // Threading: the kernel's thread; Wake() and Submit() too: a real thread that reaches in fails a CHECK.
 // Lifetime:  outlives its pollers and pools; its open descriptors are closed at its end.

@@ -9,6 +9,7 @@
 
 #include <cerrno>
 #include <memory>
+#include <set>
 #include <string>
 #include <thread>
 #include <utility>
@@ -421,6 +422,46 @@ TEST(SimOs, ResetBreaksBothEnds) {
     EXPECT_EQ(os.Recv(fd, absl::MakeSpan(buffer)), 0);
     EXPECT_EQ(Wire::Send(os, fd, "x"), -EPIPE);
   }
+}
+
+// Sends a byte at a time over a link, and tells when each came; an error ends it.
+std::vector<std::string> Arrivals(uint64_t seed, const SimLink& link) {
+  SimKernel kernel(seed);
+  SimOs server(kernel), client(kernel);
+  Wire wire(server, client, Address("10.0.0.1:80"));
+  wire.Accept();
+  kernel.SetLink(client, server, link);
+  std::vector<std::string> arrivals;
+  for (int i = 0; i < 200; ++i) {
+    if (Wire::Send(client, wire.client, "x") != 1) break;
+    Wire::WaitFor(server, wire.server, kReadable);
+    char byte[1];
+    if (const int64_t n = server.Recv(wire.server, absl::MakeSpan(byte)); n != 1) {
+      arrivals.push_back(absl::StrCat("error ", -n));
+      EXPECT_EQ(client.SocketError(wire.client), ECONNRESET) << "the sender is told too";
+      break;
+    }
+    arrivals.push_back(absl::FormatDuration(kernel.Now() - kStart));
+  }
+  return arrivals;
+}
+
+TEST(SimOs, LinksStallAndResetByChanceAndTheSameSeedRepeatsIt) {
+  const SimLink stalls = {.latency = absl::ZeroDuration(), .stall_chance = 0.1, .stall_max = absl::Milliseconds(50)};
+  const std::vector<std::string> stalled = Arrivals(1, stalls);
+  EXPECT_EQ(stalled.size(), 200u);
+  EXPECT_EQ(stalled, Arrivals(1, stalls));
+  EXPECT_NE(stalled, Arrivals(2, stalls));
+  const std::set<std::string> times(stalled.begin(), stalled.end());
+  EXPECT_GT(times.size(), 5u);
+  EXPECT_LT(times.size(), 60u);
+
+  const SimLink resets = {.latency = absl::ZeroDuration(), .reset_chance = 0.05};
+  const std::vector<std::string> broken = Arrivals(1, resets);
+  EXPECT_LT(broken.size(), 200u);
+  EXPECT_EQ(broken.back(), absl::StrCat("error ", ECONNRESET));
+  EXPECT_EQ(broken, Arrivals(1, resets));
+  EXPECT_NE(broken.size(), Arrivals(2, resets).size());
 }
 
 TEST(SimOs, IoLimitsSplitReadsAndWrites) {
