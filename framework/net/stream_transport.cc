@@ -17,28 +17,28 @@ static_assert(sizeof(StreamTransport) <= 640);
 
 StreamTransport::StreamTransport(EventLoop& loop, int fd, std::unique_ptr<BaseProtocol> protocol,
                                  const SocketAddress* peer)
-    : ByteTransport(loop, "socket transport", std::move(protocol)), FdWatcher(loop, fd), os_(loop.os()) {
+    : FdWatcher(loop, fd), ByteTransport(loop, "socket transport", std::move(protocol)) {
   // Either may fail when the peer is gone already: then there is none (C-TRN-03).
-  os_.LocalAddress(fd, &local_);
+  os().LocalAddress(fd, &local_);
   if (peer != nullptr) {
     peer_ = *peer;
   } else {
-    os_.PeerAddress(fd, &peer_);
+    os().PeerAddress(fd, &peer_);
   }
-  if (local_.is_ip()) os_.SetSocketOption(fd, IPPROTO_TCP, TCP_NODELAY, 1);  // C-TRN-12
+  if (local_.is_ip()) os().SetSocketOption(fd, IPPROTO_TCP, TCP_NODELAY, 1);  // C-TRN-12
 }
 
 StreamTransport::~StreamTransport() { StreamTransport::DeviceClose(); }
 
 void StreamTransport::DeviceShutdownWrite() {
   // Fails when the peer has reset the connection, which reading or the next write will report.
-  os_.ShutdownWrite(fd());
+  os().ShutdownWrite(fd());
 }
 
 void StreamTransport::DeviceClose() {
   if (!std::exchange(open_, false)) return;
   FdWatcher::Release();
-  os_.Close(fd());
+  os().Close(fd());
 }
 
 std::string StreamTransport::DescribeDevice() const {

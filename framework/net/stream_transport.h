@@ -24,7 +24,8 @@
 namespace troupe {
 namespace internal {
 
-class StreamTransport final : public ByteTransport, private FdWatcher {
+// The watcher comes first: what readiness touches is then in the same cache lines as what reading does.
+class StreamTransport final : private FdWatcher, public ByteTransport {
  public:
   // Takes `fd` over. `peer`: as accept(2) gave it; null: the kernel is asked.
   StreamTransport(EventLoop& loop, int fd, std::unique_ptr<BaseProtocol> protocol, const SocketAddress* peer = nullptr);
@@ -36,8 +37,9 @@ class StreamTransport final : public ByteTransport, private FdWatcher {
  private:
   ~StreamTransport() override;
 
-  int64_t DeviceSend(absl::Span<const iovec> pieces) override { return os_.Send(fd(), pieces); }
-  int64_t DeviceReceive(absl::Span<char> bytes) override { return os_.Recv(fd(), bytes); }
+  Os& os() { return watcher_loop_.os(); }
+  int64_t DeviceSend(absl::Span<const iovec> pieces) override { return os().Send(fd(), pieces); }
+  int64_t DeviceReceive(absl::Span<char> bytes) override { return os().Recv(fd(), bytes); }
   int DeviceWatch(uint32_t interest) override { return FdWatcher::Watch(interest); }
   void DeviceShutdownWrite() override;
   void DeviceClose() override;
@@ -47,7 +49,6 @@ class StreamTransport final : public ByteTransport, private FdWatcher {
   void OnWritable() override { ByteTransport::OnWritable(); }
   std::string DescribeWatcher() const override { return DebugString(); }
 
-  Os& os_;
   SocketAddress local_;
   SocketAddress peer_;
   bool open_ = true;

@@ -46,8 +46,8 @@ ByteTransport::ByteTransport(EventLoop& loop, const char* kind, std::unique_ptr<
     : loop_(loop),
       context_(Context::Current().WithoutDeadline()),
       protocol_(std::move(protocol)),
-      kind_(kind),
-      buffered_protocol_(IsBuffered(*protocol_)) {
+      buffered_protocol_(IsBuffered(*protocol_)),
+      kind_(kind) {
   Attach(*protocol_, this);
 }
 

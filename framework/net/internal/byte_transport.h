@@ -131,17 +131,11 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
   void EndByException(const char* callback);
   void ReportException(std::string message);
 
+  // What every message touches comes first, so that it shares cache lines.
   EventLoop& loop_;
   Context context_;  // the protocol's: what one callback sets, the next one sees
   std::unique_ptr<BaseProtocol> protocol_;
-  TransportOwner* owner_ = nullptr;
-  const char* const kind_;
   ByteQueue buffer_;
-  size_t high_ = 64 << 10;
-  size_t low_ = 16 << 10;
-  absl::Status reason_;
-  Occurrence made_;
-  Occurrence lost_;
   uint8_t conn_lost_ = 0;  // as asyncio's: 0, then 1 and the writes since, up to where they are logged
   bool buffered_protocol_;
   bool closing_ = false;
@@ -152,6 +146,13 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
   bool paused_writing_ = false;
   bool connection_made_ = false;
   bool orphaned_ = false;  // no TransportPtr any more
+  size_t high_ = 64 << 10;
+  size_t low_ = 16 << 10;
+  TransportOwner* owner_ = nullptr;
+  const char* const kind_;
+  absl::Status reason_;
+  Occurrence made_;
+  Occurrence lost_;
 };
 
 }  // namespace troupe::internal
