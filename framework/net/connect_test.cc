@@ -17,6 +17,7 @@
 #include "troupe/async/task.h"
 #include "troupe/base/errors.h"
 #include "troupe/base/os_error.h"
+#include "troupe/net/internal/log_count.h"
 #include "troupe/net/internal/net_testing.h"
 #include "troupe/net/internal/recording_protocol.h"
 #include "troupe/net/resolve.h"
@@ -119,9 +120,8 @@ TEST_P(ConnectTest, WhatIsNoStreamSocketIsRefusedAndStaysTheCallers) {
   const int fd = os_.Socket(AF_INET, SOCK_STREAM);
   os_.SetFault([](absl::string_view operation, int) { return operation == "AdoptSocket" ? ESOCKTNOSUPPORT : 0; });
   const auto factory = [this] { return client_.NewProtocol(); };
-  for (const absl::Status& refused :
-       {TryConnect({.socket = fd}).status(),
-        loop_.RunUntilComplete(ConnectAcceptedSocket(loop_, factory, fd)).status()}) {
+  for (const absl::Status& refused : {TryConnect({.socket = fd}).status(),
+                                      loop_.RunUntilComplete(ConnectAcceptedSocket(loop_, factory, fd)).status()}) {
     EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(refused.message(), HasSubstr("A Stream Socket was expected"));
   }
@@ -292,6 +292,23 @@ TEST_P(ConnectTest, NumbersSkipTheResolver) {
             0);
   EXPECT_EQ(Count("Resolve", [&] { EXPECT_FALSE(resolve("1.2.3.4", "no-such-service").ok()); }), 1);
   EXPECT_EQ(Count("Resolve", [&] { EXPECT_TRUE(resolve("localhost", "80").ok()); }), 1);
+}
+
+// C-DBG-08
+TEST_P(ConnectTest, InDebugModeASlowResolverIsLogged) {
+  internal::LogCount resolving(google::INFO, "resolving \"localhost\" took 20us");
+  ResolveQuery query;
+  query.host = "localhost";
+  const auto resolve = [&] { EXPECT_TRUE(loop_.RunUntilComplete(Resolve(loop_, query)).ok()); };
+  loop_.SetSlowCallbackDuration(absl::Microseconds(20));  // as long as the simulated resolver takes
+  resolve();
+  EXPECT_EQ(resolving.count(), 0) << "not in debug mode";
+  loop_.SetDebug(true);
+  resolve();
+  EXPECT_EQ(resolving.count(), 1);
+  loop_.SetSlowCallbackDuration(absl::Microseconds(21));
+  resolve();
+  EXPECT_EQ(resolving.count(), 1);
 }
 
 // C-DNS-03

@@ -43,8 +43,12 @@ Task<Addresses> ResolveQueried(EventLoop& loop, ResolveQuery query) {
   Addresses answer = co_await std::move(asked);
   if (loop.debug()) {
     const absl::Duration took = loop.Time() - started;  // C-DBG-08
-    LOG_IF(INFO, took >= loop.slow_callback_duration())
-        << "resolving \"" << query.host << "\" took " << absl::FormatDuration(took);
+    const std::string text = absl::StrCat("resolving \"", query.host, "\" took ", absl::FormatDuration(took));
+    if (took >= loop.slow_callback_duration()) {
+      LOG(INFO) << text;
+    } else {
+      VLOG(1) << text;
+    }
   }
   if (answer.ok() && answer->empty()) {
     co_return absl::NotFoundError(absl::StrCat("resolving \"", query.host, "\" returned an empty list"));  // C-CSV-05

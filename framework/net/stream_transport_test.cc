@@ -18,31 +18,17 @@
 #include "troupe/base/errors.h"
 #include "troupe/base/os_error.h"
 #include "troupe/loop/loop_testing.h"
+#include "troupe/net/internal/log_count.h"
 #include "troupe/net/internal/recording_protocol.h"
 
 namespace troupe {
 namespace {
 
+using internal::LogCount;
 using internal::Recording;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-
-// Counts the warnings that hold `text`.
-class WarningCount final : public google::LogSink {
- public:
-  explicit WarningCount(const char* text) : text_(text) { google::AddLogSink(this); }
-  ~WarningCount() override { google::RemoveLogSink(this); }
-  int count() const { return count_; }
-
- private:
-  void send(google::LogSeverity severity, const char*, const char*, int, const struct ::tm*, const char* message,
-            size_t size) override {
-    if (severity == google::WARNING && absl::StrContains(absl::string_view(message, size), text_)) ++count_;
-  }
-  const char* const text_;
-  int count_ = 0;
-};
 
 // A transport and, at the other end of its socket pair, a bare descriptor.
 class StreamTransportTest : public LoopTest {
@@ -77,11 +63,12 @@ class StreamTransportTest : public LoopTest {
   // are counted.
   void Answer(std::string operation, std::vector<int> errors) {
     calls_ = 0;
-    os_.SetFault([this, operation = std::move(operation), errors = std::move(errors)](absl::string_view called, int fd) {
-      if (called != operation || fd != transport_->descriptor()) return 0;
-      const size_t index = calls_++;
-      return index < errors.size() ? errors[index] : 0;
-    });
+    os_.SetFault(
+        [this, operation = std::move(operation), errors = std::move(errors)](absl::string_view called, int fd) {
+          if (called != operation || fd != transport_->descriptor()) return 0;
+          const size_t index = calls_++;
+          return index < errors.size() ? errors[index] : 0;
+        });
   }
   // What has arrived at the other end.
   std::string Arrived() {
@@ -230,7 +217,7 @@ TEST_P(StreamTransportTest, AgainBuffersAllAndAnotherErrorIsFatal) {
 TEST_P(StreamTransportTest, TheFifthAndEachLaterWriteAfterTheLossIsLogged) {
   Answer("Send", {EPIPE});
   transport_->Write("x");
-  WarningCount warnings("socket.send() raised exception.");
+  LogCount warnings(google::WARNING, "socket.send() raised exception.");
   for (int i = 0; i < 4; ++i) transport_->Write("y");
   transport_->Write("");
   EXPECT_EQ(warnings.count(), 0);
@@ -315,7 +302,7 @@ TEST_P(StreamTransportTest, AddressesThatAreNotAvailableAreNone) {
 
 // C-TRN-13, P-3
 TEST_P(StreamTransportTest, DroppingAnOpenTransportWarnsAndClosesTheDescriptor) {
-  WarningCount warnings("unclosed transport");
+  LogCount warnings(google::WARNING, "unclosed transport");
   const int fd = transport_->descriptor();
   transport_.reset();
   EXPECT_EQ(warnings.count(), 1);
@@ -326,7 +313,7 @@ TEST_P(StreamTransportTest, DroppingAnOpenTransportWarnsAndClosesTheDescriptor) 
 
 // C-TRN-13: closing is enough; who drops it afterwards is not warned.
 TEST_P(StreamTransportTest, DroppingAClosedTransportIsSilent) {
-  WarningCount warnings("unclosed transport");
+  LogCount warnings(google::WARNING, "unclosed transport");
   transport_->Close();
   transport_.reset();
   Settle();
