@@ -37,8 +37,8 @@ using ::testing::Values;
 enum class Callback { kMade, kData, kEof, kPause, kResume, kLost, kGetBuffer, kBufferUpdated, kFactory };
 
 std::string CallbackName(Callback callback) {
-  constexpr const char* kNames[] = {"Made",   "Data", "Eof",       "Pause",         "Resume",
-                                    "Lost",   "GetBuffer", "BufferUpdated", "Factory"};
+  constexpr const char* kNames[] = {"Made", "Data",      "Eof",           "Pause",  "Resume",
+                                    "Lost", "GetBuffer", "BufferUpdated", "Factory"};
   return kNames[static_cast<int>(callback)];
 }
 
@@ -145,21 +145,18 @@ class TransportCallbacksTest : public internal::TransportWorld, public ::testing
   int fatals_ = 0;
 };
 
-INSTANTIATE_TEST_SUITE_P(All, TransportCallbacksTest,
-                         Combine(Values(Device::kMemory, Device::kSimulated, Device::kPosix),
-                                 Values(Polling::kStrict, Polling::kShared),
-                                 Values(Callback::kMade, Callback::kData, Callback::kEof, Callback::kPause,
-                                        Callback::kResume, Callback::kLost, Callback::kGetBuffer,
-                                        Callback::kBufferUpdated),
-                                 Values(Action::kThrow, Action::kThrowStatus, Action::kThrowFatal, Action::kAbort,
-                                        Action::kClose, Action::kDrop, Action::kDropBoth, Action::kDropAndThrow,
-                                        Action::kReplace)),
-                         [](const ::testing::TestParamInfo<TransportCase>& info) {
-                           return internal::DeviceName(std::get<Device>(info.param)) +
-                                  (std::get<Polling>(info.param) == Polling::kStrict ? "Strict" : "Shared") +
-                                  CallbackName(std::get<Callback>(info.param)) +
-                                  ActionName(std::get<Action>(info.param));
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    All, TransportCallbacksTest,
+    Combine(Values(Device::kMemory, Device::kSimulated, Device::kPosix), Values(Polling::kStrict, Polling::kShared),
+            Values(Callback::kMade, Callback::kData, Callback::kEof, Callback::kPause, Callback::kResume,
+                   Callback::kLost, Callback::kGetBuffer, Callback::kBufferUpdated),
+            Values(Action::kThrow, Action::kThrowStatus, Action::kThrowFatal, Action::kAbort, Action::kClose,
+                   Action::kDrop, Action::kDropBoth, Action::kDropAndThrow, Action::kReplace)),
+    [](const ::testing::TestParamInfo<TransportCase>& info) {
+      return internal::DeviceName(std::get<Device>(info.param)) +
+             (std::get<Polling>(info.param) == Polling::kStrict ? "Strict" : "Shared") +
+             CallbackName(std::get<Callback>(info.param)) + ActionName(std::get<Action>(info.param));
+    });
 
 // P-2, P-4, C-TRN-02, C-TRN-08, C-TRN-09, C-TRN-13
 TEST_P(TransportCallbacksTest, MayThrowOrDestroyWhatCallsThem) {
@@ -171,12 +168,13 @@ TEST_P(TransportCallbacksTest, MayThrowOrDestroyWhatCallsThem) {
 
   // A life in which every callback comes.
   Connect(buffered ? a_.NewBufferedProtocol() : a_.NewProtocol(), b_.NewProtocol());
+  ASSERT_TRUE(first_->SetWriteBufferLimits({.high = 100}).ok());
   SettleThrough();
   if (second_ != nullptr) second_->Write("x");
   SettleThrough();
   if (first_ != nullptr && second_ != nullptr) {
     second_->PauseReading();
-    Outlive([this] { first_->Write(std::string(Many(), 'x')); });
+    Outlive([this] { first_->Write(std::string(MoreThan100(), 'x')); });
   }
   if (second_ != nullptr) second_->ResumeReading();
   SettleThrough();
@@ -298,7 +296,8 @@ TEST_P(ServerCallbacksTest, MayThrowOrDestroyTheServer) {
   const auto on_data = std::exchange(a_.on_data, nullptr);
   a_.on_data = [&](Transport& transport, absl::Span<const char> data) {
     if (on_data != nullptr) on_data(transport, data);
-    transport.Write(std::string(Many(), 'x'));
+    ASSERT_TRUE(transport.SetWriteBufferLimits({.high = 100}).ok());
+    transport.Write(std::string(MoreThan100(), 'x'));
   };
   StreamServerOptions options;
   options.listen = {"unix:" + path};

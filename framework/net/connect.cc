@@ -94,9 +94,8 @@ absl::StatusOr<Target> ParseTarget(const ConnectOptions& options) {
   const int given = (options.target.empty() ? 0 : 1) + (host ? 1 : 0) + (options.address.has_value() ? 1 : 0) +
                     (options.socket >= 0 ? 1 : 0);
   if (given != 1) {
-    return absl::InvalidArgumentError(given == 0
-                                          ? "none of target, host and port, address, and socket were specified"
-                                          : "target, host and port, address, and socket exclude each other");
+    return absl::InvalidArgumentError(given == 0 ? "none of target, host and port, address, and socket were specified"
+                                                 : "target, host and port, address, and socket exclude each other");
   }
   if (absl::StartsWith(options.target, "unix:") || absl::StartsWith(options.target, "unix-abstract:")) {
     ASSIGN_OR_RETURN(target.address, SocketAddress::Parse(options.target));

@@ -55,8 +55,8 @@ class RealSocketsTest : public ::testing::TestWithParam<Polling> {
   void SetUp() override {
     // Made here, not in the constructor: the count below includes the loop's own.
     descriptors_before_ = CountDescriptors();
-    loop_ = std::make_unique<EventLoop>(PosixOs::Get(),
-                                        EventLoopOptions{.strict_polling = GetParam() == Polling::kStrict});
+    loop_ =
+        std::make_unique<EventLoop>(PosixOs::Get(), EventLoopOptions{.strict_polling = GetParam() == Polling::kStrict});
     served_.on_data = [](Transport& transport, absl::Span<const char> data) { transport.Write(data); };
   }
   void TearDown() override {
@@ -350,8 +350,7 @@ TEST_P(RealSocketsTest, AnAcceptedSocketIsTakenOver) {
   ASSERT_EQ(PosixOs::Get().LocalAddress(listener, &address), 0);
   Transport& client = Connect(address);
   const int fd = ::accept(listener, nullptr, nullptr);
-  auto accepted =
-      loop_->RunUntilComplete(ConnectAcceptedSocket(*loop_, [this] { return served_.NewProtocol(); }, fd));
+  auto accepted = loop_->RunUntilComplete(ConnectAcceptedSocket(*loop_, [this] { return served_.NewProtocol(); }, fd));
   ASSERT_TRUE(accepted.ok()) << accepted.status();
   EXPECT_THAT(served_.log, ElementsAre("made"));
   EXPECT_TRUE(IsNonBlocking(fd));

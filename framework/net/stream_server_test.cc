@@ -243,7 +243,8 @@ TEST_P(StreamServerTest, OptionsThatMakeNoSenseAreRefused) {
   StreamServerOptions both;
   both.listen = {"127.0.0.1:0"};
   both.sockets = {3};
-  EXPECT_EQ(Create(both).status(), absl::InvalidArgumentError("listen and sockets cannot be specified at the same time"));
+  EXPECT_EQ(Create(both).status(),
+            absl::InvalidArgumentError("listen and sockets cannot be specified at the same time"));
   for (const char* text : {"7000", "host", "[::1]", "1.2.3.4:99999", "::1:7000", "unix:", "127.0.0.1:-1"}) {
     EXPECT_EQ(Create(std::vector<std::string>{text}).status().code(), absl::StatusCode::kInvalidArgument) << text;
   }
@@ -300,7 +301,8 @@ TEST_P(StreamServerTest, ASocketThatCannotListenIsClosed) {
 
 ContextVar<std::string> name("nobody");
 
-Task<absl::StatusOr<std::unique_ptr<StreamServer>>> CreateAs(EventLoop& loop, ProtocolFactory factory, const char* who) {
+Task<absl::StatusOr<std::unique_ptr<StreamServer>>> CreateAs(EventLoop& loop, ProtocolFactory factory,
+                                                             const char* who) {
   name.Set(who);
   StreamServerOptions options{.listen = {"127.0.0.1:0"}};
   co_return co_await CreateServer(loop, std::move(factory), options);

@@ -40,15 +40,15 @@ class TransportTest : public internal::TransportWorld,
   TransportTest() : TransportWorld(std::get<internal::Device>(GetParam()), std::get<Polling>(GetParam())) {}
 };
 
-INSTANTIATE_TEST_SUITE_P(
-    Devices, TransportTest,
-    ::testing::Combine(::testing::Values(internal::Device::kMemory, internal::Device::kMemoryInBits,
-                                         internal::Device::kSimulated, internal::Device::kPosix),
-                       ::testing::Values(Polling::kStrict, Polling::kShared)),
-    [](const ::testing::TestParamInfo<TransportTest::ParamType>& info) {
-      return internal::DeviceName(std::get<internal::Device>(info.param)) +
-             (std::get<Polling>(info.param) == Polling::kStrict ? "Strict" : "Shared");
-    });
+INSTANTIATE_TEST_SUITE_P(Devices, TransportTest,
+                         ::testing::Combine(::testing::Values(internal::Device::kMemory,
+                                                              internal::Device::kMemoryInBits,
+                                                              internal::Device::kSimulated, internal::Device::kPosix),
+                                            ::testing::Values(Polling::kStrict, Polling::kShared)),
+                         [](const ::testing::TestParamInfo<TransportTest::ParamType>& info) {
+                           return internal::DeviceName(std::get<internal::Device>(info.param)) +
+                                  (std::get<Polling>(info.param) == Polling::kStrict ? "Strict" : "Shared");
+                         });
 
 // ---------------------------------------------------------------------------------------------------- life cycle
 
@@ -760,8 +760,7 @@ TEST_P(TransportTest, ImpossibleMarksAreRefusedAndChangeNothing) {
 TEST_P(TransportTest, PausesInTheWriteThatCrossesTheHighMarkAndResumesAtTheLowOne) {
   ConnectAndSettle();
   second_->PauseReading();
-  // Fills what is below us, until exactly the high mark is buffered.
-  while (first_->write_buffer_size() == 0) first_->Write(std::string(1000, 'x'));
+  Fill();
   const size_t high = first_->write_high_mark();
   first_->Write(std::string(high - first_->write_buffer_size(), 'x'));
   EXPECT_EQ(first_->write_buffer_size(), high);
@@ -801,7 +800,7 @@ TEST_P(TransportTest, PauseAndResumeAlternateStrictly) {
 TEST_P(TransportTest, NewMarksPauseAtOnceButDoNotResume) {
   ConnectAndSettle();
   second_->PauseReading();
-  while (first_->write_buffer_size() == 0) first_->Write(std::string(1000, 'x'));
+  Fill();
   ASSERT_THAT(a_.log, ElementsAre("made"));
   ASSERT_TRUE(first_->SetWriteBufferLimits({.high = 0}).ok());
   EXPECT_THAT(a_.log, ElementsAre("made", "pause"));
@@ -828,7 +827,7 @@ TEST_P(TransportTest, ThrowingFlowControlIsReportedAndTheConnectionLives) {
 TEST_P(TransportTest, TheWriteBufferSizeIsExact) {
   ConnectAndSettle();
   second_->PauseReading();
-  while (first_->write_buffer_size() == 0) first_->Write(std::string(1000, 'x'));
+  Fill();
   const size_t before = first_->write_buffer_size();
   first_->Write("12345");
   ByteQueue queue;

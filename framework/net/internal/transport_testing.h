@@ -63,6 +63,8 @@ class TransportWorld {
   bool in_bits() const { return device_ == Device::kMemoryInBits || IoLimit::FromEnvironment().any(); }
   // More than the device and the high mark hold together.
   size_t Many() const { return in_bits() ? 80 << 10 : posix() ? 4 << 20 : 300 << 10; }
+  // As Many, for a high mark of 100 bytes.
+  size_t MoreThan100() const { return in_bits() ? 3000 : Many(); }
 
   // Connects the protocols; ConnectionMade is queued.
   void Connect(std::unique_ptr<BaseProtocol> first, std::unique_ptr<BaseProtocol> second) {
@@ -87,16 +89,14 @@ class TransportWorld {
     Settle();
   }
 
-  // One iteration, without waiting.
-  void Iterate() { loop_->RunOnceWithoutWaiting(); }
+  // One iteration, without waiting; says whether anything ran.
+  bool Iterate() { return loop_->RunOnceWithoutWaiting(); }
   // Until nothing more happens by itself.
   void Settle() {
     if (posix()) {
       // Unix sockets have no latency: what was sent is there.
       for (int quiet = 0; quiet < 3; ++quiet) {
-        const size_t before = Progress();
-        Iterate();
-        if (Progress() != before || loop_->HasReady()) quiet = -1;
+        if (Iterate() || loop_->HasReady()) quiet = -1;
       }
       return;
     }
@@ -107,7 +107,13 @@ class TransportWorld {
       ASSERT_THAT(stalled.what(), ::testing::HasSubstr("nothing is left"));
     }
   }
-  size_t Progress() const { return a_.log.size() + b_.log.size() + a_.received + b_.received; }
+  // Writes at first_ until the device takes no more. REQUIRES: second_ does not read.
+  void Fill() {
+    do {
+      while (first_->write_buffer_size() == 0) first_->Write(std::string(1000, 'x'));
+      Settle();
+    } while (first_->write_buffer_size() == 0);
+  }
 
   const Device device_;
   const Polling polling_;
