@@ -12,8 +12,8 @@
 // else thrown.
 //
 // g++ 12 destroys closures in co_await expressions twice if they own something. Blocking therefore takes a temporary
-// only if it is trivially destructible (capture by reference), or a named callable, which it borrows. Of RunInExecutor
-// keep the future first: `auto future = RunInExecutor([job] { ... }); co_await future;`.
+// only if it is trivially destructible (capture by reference), or a named callable, which it borrows. RunInExecutor
+// copies a named one, and takes any that is wrapped: `RunInExecutor(absl::AnyInvocable<int()>(std::move(work)))`.
 //
 // Threading: called on the loop; the function runs on a worker.
 #ifndef TROUPE_ASYNC_BLOCKING_H_
@@ -28,6 +28,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "troupe/async/await_argument.h"
 #include "troupe/async/future.h"
 #include "troupe/async/internal/executor_works.h"
 #include "troupe/async/internal/root.h"
@@ -130,20 +131,17 @@ class BlockingAwaiter final : public BlockingLeaf {
   std::optional<Stored<R>> value_;
 };
 
-template <class F>
-inline constexpr bool kFitsBlocking = std::is_lvalue_reference_v<F> || std::is_trivially_destructible_v<F>;
-
 }  // namespace internal
 
 template <class F>
 [[nodiscard]] auto Blocking(F&& function) {
-  static_assert(internal::kFitsBlocking<F>, "capture by reference, or name the callable first");
+  static_assert(internal::kFitsAwait<F>, "capture by reference, or name the callable first");
   return internal::BlockingAwaiter<F>(nullptr, std::forward<F>(function));
 }
 // On a pool of one's own, which outlives the co_await: a database's single thread, for instance.
 template <class F>
 [[nodiscard]] auto Blocking(WorkerPool& pool, F&& function) {
-  static_assert(internal::kFitsBlocking<F>, "capture by reference, or name the callable first");
+  static_assert(internal::kFitsAwait<F>, "capture by reference, or name the callable first");
   return internal::BlockingAwaiter<F>(&pool, std::forward<F>(function));
 }
 
@@ -264,6 +262,9 @@ class ExecutorState final : public FutureState<std::invoke_result_t<F&>>, public
 template <class F>
 auto RunInExecutor(EventLoop& loop, WorkerPool& pool, F&& function,
                    std::source_location where = std::source_location::current()) {
+  static_assert(internal::kFitsAwait<F>,
+                "name the function first and pass it by name, or wrap it in an absl::AnyInvocable: g++ 12 destroys a "
+                "temporary that owns something twice where it is awaited");
   using State = internal::ExecutorState<std::decay_t<F>>;
   return Future<std::invoke_result_t<std::decay_t<F>&>>(
       internal::Ref(new State(loop, pool, std::forward<F>(function), where)));

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/any_invocable.h"
 #include "troupe/async/sleep.h"
 #include "troupe/async/task.h"
 #include "troupe/loop/loop_testing.h"
@@ -218,7 +219,7 @@ TEST_P(BlockingTest, WhatAnAbandonedFunctionThrowsIsReported) {
 // C-EXE-02
 TEST_P(BlockingTest, TheLoopMayBeClosedWithWorkOutstanding) {
   const auto owned = std::make_shared<int>(1);
-  auto future = RunInExecutor(loop_, [&, owned] { log_.push_back("ran"); });
+  auto future = RunInExecutor(loop_, absl::AnyInvocable<void()>([this, owned] { log_.push_back("ran"); }));
   EXPECT_EQ(owned.use_count(), 2);
   loop_.Close();
   EXPECT_EQ(owned.use_count(), 1);

@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/functional/any_invocable.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "troupe/async/blocking.h"
@@ -140,11 +141,11 @@ TEST_F(BlockingThreadsTest, CloseDoesNotWaitForTheExecutor) {
   Gate started, go_on;
   const auto owned = std::make_shared<std::atomic<bool>>(false);
   auto loop = std::make_unique<EventLoop>(PosixOs::Get());
-  RunInExecutor(*loop, [&, owned] {
-    started.Open();
-    go_on.Wait();
-    *owned = true;
-  });
+  RunInExecutor(*loop, absl::AnyInvocable<void()>([&, owned] {
+                  started.Open();
+                  go_on.Wait();
+                  *owned = true;
+                }));
   started.Wait();
   loop->Close();
   EXPECT_FALSE(*owned);

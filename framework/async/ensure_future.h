@@ -47,6 +47,26 @@ concept GatherArgument =
        requires std::derived_from<std::remove_cvref_t<A>, Future<typename std::remove_cvref_t<A>::value_type>>;
      });
 
+// What can be made a task of: troupe::Reply, for one.
+template <class A>
+concept HasAsTask = !std::is_lvalue_reference_v<A> && requires(A&& a) { std::move(a).AsTask(); };
+
+template <class A>
+decltype(auto) TaskOrFuture(A&& argument) {
+  if constexpr (HasAsTask<A>) {
+    return std::move(argument).AsTask();
+  } else {
+    return std::forward<A>(argument);
+  }
+}
+template <HasAsTask A>
+auto TasksOf(std::vector<A> from) {
+  std::vector<decltype(std::declval<A>().AsTask())> tasks;
+  tasks.reserve(from.size());
+  for (A& each : from) tasks.push_back(std::move(each).AsTask());
+  return tasks;
+}
+
 template <class A>
 using AwaitedValue = typename std::remove_cvref_t<A>::value_type;
 

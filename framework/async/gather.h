@@ -2,10 +2,9 @@
 // them whatever becomes of each.
 //
 //   auto [user, orders] = co_await Gather(LoadUser(id), LoadOrders(id));
-//   absl::StatusOr<std::vector<Row>> rows = co_await Gather(std::move(tasks));   //
-//   std::vector<Task<absl::StatusOr<Row>>>
+//   absl::StatusOr<std::vector<Row>> rows = co_await Gather(std::move(tasks));   // a vector of tasks
 //
-// Each argument is a Task, which starts at once, or a Future (a TaskHandle is one). A plain T gives a T; a StatusOr<T>
+// Each argument is a Task, which starts at once, a Future (a TaskHandle is one), or a Reply. A plain T gives a T; a StatusOr<T>
 // gives a T and makes the whole a StatusOr; a Status or a void gives a std::monostate. A vector gives a vector, and
 // arguments without any value give Status or void.
 //
@@ -270,6 +269,15 @@ template <class A>
   return Future<internal::GatherVectorResult<T>>(
       internal::Ref(new internal::GatherVectorState<T>(loop, std::move(children))));
 }
+template <class... As>
+  requires((internal::GatherArgument<As> || internal::HasAsTask<As>) && ...) && (internal::HasAsTask<As> || ...)
+[[nodiscard]] auto Gather(As&&... replies) {
+  return Gather(internal::TaskOrFuture(std::forward<As>(replies))...);
+}
+template <internal::HasAsTask A>
+[[nodiscard]] auto Gather(std::vector<A> replies) {
+  return Gather(internal::TasksOf(std::move(replies)));
+}
 
 // Gives the futures themselves, each done: with a value, an error, or cancelled (C-CMB-04). Never fails, but for being
 // cancelled itself.
@@ -291,6 +299,15 @@ template <class A>
   EventLoop& loop = internal::MakeChildren(std::move(tasks_or_futures), children);
   using T = internal::AwaitedValue<A>;
   return Future<std::vector<Future<T>>>(internal::Ref(new internal::SettledVectorState<T>(loop, std::move(children))));
+}
+template <class... As>
+  requires((internal::GatherArgument<As> || internal::HasAsTask<As>) && ...) && (internal::HasAsTask<As> || ...)
+[[nodiscard]] auto GatherSettled(As&&... replies) {
+  return GatherSettled(internal::TaskOrFuture(std::forward<As>(replies))...);
+}
+template <internal::HasAsTask A>
+[[nodiscard]] auto GatherSettled(std::vector<A> replies) {
+  return GatherSettled(internal::TasksOf(std::move(replies)));
 }
 
 }  // namespace troupe

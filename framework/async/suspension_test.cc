@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/any_invocable.h"
 #include "troupe/async/async_generator.h"
 #include "troupe/async/blocking.h"
 #include "troupe/async/event.h"
@@ -171,7 +172,7 @@ Task<void> HoldsOthers() {
   auto wait = Wait(std::move(gathers));
   auto cleaned = Finally(Borrows(local, absl::Seconds(2)), [&] { return Sleep(absl::Seconds(1)); });
   auto blocking = Blocking([&] { ++local; });
-  auto executed = RunInExecutor([frame = std::make_unique<Frame>()] {});
+  auto executed = RunInExecutor(absl::AnyInvocable<void()>([frame = std::make_unique<Frame>()] {}));
   auto numbers = []() -> AsyncGenerator<int> {
     const Frame frame;
     co_yield 1;

@@ -42,8 +42,13 @@ class TaskPromise : public PromiseBase {
     value.emplace(std::forward<U>(result));
   }
   T Take() {
-    if (error) std::rethrow_exception(std::exchange(error, nullptr));
+    if (!value.has_value()) [[unlikely]] std::rethrow_exception(TakeError());
     return std::move(*value);
+  }
+  // What left the body; null where there is a value. A body that ended without co_return left InvalidState.
+  std::exception_ptr TakeError() {
+    if (value.has_value()) [[likely]] return nullptr;
+    return error ? std::exchange(error, nullptr) : NoValueError(*this);
   }
   std::optional<T> value;
 };
@@ -55,8 +60,9 @@ class TaskPromise<void> : public PromiseBase {
   Task<void> get_return_object();
   void return_void() {}
   void Take() {
-    if (error) std::rethrow_exception(std::exchange(error, nullptr));
+    if (error) std::rethrow_exception(TakeError());
   }
+  std::exception_ptr TakeError() { return std::exchange(error, nullptr); }
 };
 
 // Runs a child coroutine in place. Owns its frame until the co_await is over.
@@ -193,7 +199,7 @@ class TaskState final : public FutureState<T>, public Root, public TaskNode, pub
   void OnFinished() override {
     static_cast<TaskNode*>(this)->Unlink();
     auto& promise = static_cast<TaskPromise<T>&>(*frame());
-    std::exception_ptr error = std::exchange(promise.error, nullptr);
+    std::exception_ptr error = promise.TakeError();
     bool fatal = false;
     if (error) [[unlikely]] {
       try {

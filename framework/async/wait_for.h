@@ -24,6 +24,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "troupe/async/ensure_future.h"
 #include "troupe/async/future.h"
 #include "troupe/async/internal/child_leaf.h"
 #include "troupe/async/sleep.h"
@@ -88,6 +89,12 @@ Task<internal::NotNested<T>> WaitFor(Task<T> task, absl::Duration timeout,
       internal::StartTask(loop, std::move(task), "", std::move(context), where, /*quiet=*/true).core());
   Task<internal::NotNested<T>> wait = internal::WaitForFuture<T>(child.ref(), timeout, /*take=*/true);
   co_return co_await std::move(wait);
+}
+
+// A Reply, for one: the call is cancelled when the time is up.
+template <internal::HasAsTask A>
+auto WaitFor(A reply, absl::Duration timeout, std::source_location where = std::source_location::current()) {
+  return WaitFor(std::move(reply).AsTask(), timeout, where);
 }
 
 template <class T>

@@ -71,17 +71,19 @@ Task<absl::StatusOr<Connected<P>>> ConnectTyped(Task<absl::StatusOr<Connected<>>
 // NOT_FOUND: no such host; otherwise the system's error, or "Multiple exceptions: ..." when addresses failed
 // differently (C-CON-04). What the factory throws passes through. The options are copied before this returns.
 template <class Factory>
-auto CreateConnection(EventLoop& loop, Factory factory, const ConnectOptions& options) {
-  using P = typename std::invoke_result_t<Factory&>::element_type;
-  return internal::ConnectTyped<P>(internal::Connect(loop, ProtocolFactory(std::move(factory)), options));
+auto CreateConnection(EventLoop& loop, Factory&& factory, const ConnectOptions& options) {
+  internal::CheckFactory<Factory>();
+  using P = typename std::invoke_result_t<std::decay_t<Factory>&>::element_type;
+  return internal::ConnectTyped<P>(internal::Connect(loop, ProtocolFactory(std::forward<Factory>(factory)), options));
 }
 
 // Makes a transport and a protocol for `fd`, a connection that was accepted elsewhere: by a library, or by a process that
 // passed it on. `fd` is taken over, unless it is refused with INVALID_ARGUMENT: it is no stream socket (C-CON-09).
 template <class Factory>
-auto ConnectAcceptedSocket(EventLoop& loop, Factory factory, int fd) {
-  using P = typename std::invoke_result_t<Factory&>::element_type;
-  return internal::ConnectTyped<P>(internal::ConnectGiven(loop, ProtocolFactory(std::move(factory)), fd));
+auto ConnectAcceptedSocket(EventLoop& loop, Factory&& factory, int fd) {
+  internal::CheckFactory<Factory>();
+  using P = typename std::invoke_result_t<std::decay_t<Factory>&>::element_type;
+  return internal::ConnectTyped<P>(internal::ConnectGiven(loop, ProtocolFactory(std::forward<Factory>(factory)), fd));
 }
 
 }  // namespace troupe

@@ -21,6 +21,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "troupe/async/await_argument.h"
 
 namespace troupe {
 
@@ -85,6 +86,17 @@ class BufferedProtocol : public BaseProtocol {
 
 // Makes the protocol of a new connection. What it throws costs that connection only.
 using ProtocolFactory = absl::AnyInvocable<std::unique_ptr<BaseProtocol>()>;
+
+namespace internal {
+
+template <class Factory>
+constexpr void CheckFactory() {
+  static_assert(kFitsAwait<Factory>,
+                "name the factory first and pass it by name, or wrap it in a ProtocolFactory: g++ 12 destroys a temporary "
+                "that owns something twice where it is awaited");
+}
+
+}  // namespace internal
 
 }  // namespace troupe
 

@@ -39,7 +39,8 @@ Task<Addresses> ResolveQueried(EventLoop& loop, ResolveQuery query) {
     }
   }
   const MonotonicTime started = loop.Time();
-  auto asked = RunInExecutor(loop, loop.resolver(), [&os = loop.os(), query] { return os.Resolve(query); });
+  const auto resolve = [&os = loop.os(), query] { return os.Resolve(query); };
+  auto asked = RunInExecutor(loop, loop.resolver(), resolve);
   Addresses answer = co_await std::move(asked);
   if (loop.debug()) {
     const absl::Duration took = loop.Time() - started;  // C-DBG-08

@@ -322,8 +322,8 @@ std::string StreamServer::DebugString() const {
 
 // ---------------------------------------------------------------------------------------------------- making
 
-Task<absl::StatusOr<std::unique_ptr<StreamServer>>> BuildServer(EventLoop& loop, ProtocolFactory factory,
-                                                                StreamServerOptions options) {
+Task<absl::StatusOr<std::unique_ptr<StreamServer>>> internal::BuildServer(EventLoop& loop, ProtocolFactory factory,
+                                                                          StreamServerOptions options) {
   if (options.listen.empty() == options.sockets.empty()) {
     co_return absl::InvalidArgumentError(options.listen.empty()
                                              ? "Neither listen nor sockets were specified"
@@ -369,11 +369,6 @@ Task<absl::StatusOr<std::unique_ptr<StreamServer>>> BuildServer(EventLoop& loop,
     CO_RETURN_IF_ERROR(co_await server->StartServing());
   }
   co_return server;
-}
-
-Task<absl::StatusOr<std::unique_ptr<StreamServer>>> CreateServer(EventLoop& loop, ProtocolFactory factory,
-                                                                 const StreamServerOptions& options) {
-  return BuildServer(loop, std::move(factory), options);
 }
 
 }  // namespace troupe

@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -35,7 +36,7 @@
 
 namespace troupe {
 
-// Name it before the co_await: g++ 12 frees a temporary there twice.
+// Named before the co_await: g++ 12 destroys temporaries that own something twice there, and CreateServer refuses them.
 struct StreamServerOptions {
   // "127.0.0.1:7000", "[::1]:0", "localhost:http", ":7000" (all interfaces), "unix:/path", "unix-abstract:name". A name
   // is bound at all its addresses, equal ones once. Port 0 takes a free one: see addresses().
@@ -53,6 +54,15 @@ struct StreamServerOptions {
   // Beyond it connections wait in the backlog. 0: the limit of descriptors less 64, which are left for other uses.
   size_t connections_max = 0;
 };
+
+class StreamServer;
+
+namespace internal {
+
+Task<absl::StatusOr<std::unique_ptr<StreamServer>>> BuildServer(EventLoop& loop, ProtocolFactory factory,
+                                                                StreamServerOptions options);
+
+}  // namespace internal
 
 class StreamServer final : private internal::TransportOwner {
  public:
@@ -127,14 +137,26 @@ class StreamServer final : private internal::TransportOwner {
   Counter accept_pauses_;
   Counter connections_max_hits_;
 
-  friend Task<absl::StatusOr<std::unique_ptr<StreamServer>>> BuildServer(EventLoop& loop, ProtocolFactory factory,
-                                                                         StreamServerOptions options);
+  friend Task<absl::StatusOr<std::unique_ptr<StreamServer>>> internal::BuildServer(EventLoop& loop,
+                                                                                   ProtocolFactory factory,
+                                                                                   StreamServerOptions options);
 };
 
 // Binds, and listens unless told not to. `factory` is called once per connection. INVALID_ARGUMENT: the options make no
 // sense; otherwise what the resolver or the system said. Nothing stays bound after an error.
-Task<absl::StatusOr<std::unique_ptr<StreamServer>>> CreateServer(EventLoop& loop, ProtocolFactory factory,
-                                                                 const StreamServerOptions& options);
+template <class Factory>
+Task<absl::StatusOr<std::unique_ptr<StreamServer>>> CreateServer(EventLoop& loop, Factory&& factory,
+                                                                 const StreamServerOptions& options) {
+  internal::CheckFactory<Factory>();
+  return internal::BuildServer(loop, ProtocolFactory(std::forward<Factory>(factory)), options);
+}
+template <class Factory>
+Task<absl::StatusOr<std::unique_ptr<StreamServer>>> CreateServer(EventLoop&, Factory&&, StreamServerOptions&&) {
+  static_assert(sizeof(Factory) == 0,
+                "name the options first and pass them by name: g++ 12 destroys a temporary that owns something twice where "
+                "it is awaited");
+  return {};
+}
 
 }  // namespace troupe
 

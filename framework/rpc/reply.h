@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "troupe/async/task.h"
 #include "troupe/base/errors.h"
 #include "troupe/rpc/internal/client_call.h"
 #include "troupe/rpc/metadata.h"
@@ -28,6 +29,7 @@ class ReplyLeaf final : public EndLeaf {
   using EndLeaf::EndLeaf;
   absl::StatusOr<T> await_resume() {
     Resumed();
+    if (call_->reply_taken()) throw InvalidState("the reply was awaited before");
     absl::StatusOr<T> reply = T();
     absl::Status status = call_->TakeReply(*reply);
     if (!status.ok()) reply = std::move(status);
@@ -69,10 +71,26 @@ class OwnedCall {
 }  // namespace internal
 
 template <class T>
+class Reply;
+
+namespace internal {
+
+template <class T>
+Task<absl::StatusOr<T>> AwaitReply(Reply<T> reply) {
+  absl::StatusOr<T> got = co_await reply;
+  co_return got;
+}
+
+}  // namespace internal
+
+template <class T>
 class [[nodiscard]] Reply : public internal::OwnedCall {
  public:
   using value_type = T;
   using OwnedCall::OwnedCall;
+
+  // For what takes tasks: CreateTask, RunUntilComplete, TaskGroup. Gather and WaitFor take the Reply itself.
+  Task<absl::StatusOr<T>> AsTask() && { return internal::AwaitReply(std::move(*this)); }
 
   // Gives absl::StatusOr<T>, once.
   auto operator co_await() & {

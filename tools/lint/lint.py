@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Checks of the source tree that compilers do not make. Each rule is a function; its docstring says what and why.
 
-usage: lint.py FILE_OF_THE_TREE | FOLDER
+usage: lint.py FILE_OF_THE_TREE | FOLDER      every rule, over the whole tree
+       lint.py --coroutines FILE...           what g++ 12 and cancellation ask of anyone's coroutines, in these files
 
 A line is excused by a comment on it that names the rule and the reason: NOLINT(troupe-sleep): the peer has no other sign.
 Exits 1 if anything is found. tools/run lint runs it, and so does the Bazel test //tools/lint:tree.
@@ -271,13 +272,26 @@ def await_in_condition(path, source):
     return found
 
 
+# Of options that a static_assert says to be trivially destructible, and of what combinators take.
+_PLAIN_FIELDS = {"timeout", "metadata", "return_when", "target", "host", "port", "address", "socket", "family", "local_address"}
+
+
+def _is_plain(initializers):
+    """Whether what follows a brace designates only fields of options that own nothing."""
+    fields = re.findall(r"(?:^|,)\s*\.(\w+)\s*=", initializers.split("}")[0])
+    return bool(fields) and _PLAIN_FIELDS.issuperset(fields)
+
+
 @rule(".h", ".cc")
 def await_of_temporary(path, source):
     """g++ 12 destroys twice a temporary aggregate, or a temporary closure with captures, in an expression that awaits.
-    Name it first. {.timeout = t} is let through: options of awaitable functions are trivially destructible; what their
-    braces hold must be so too, which a list or a string is not."""
+    Name it first. Options that own nothing, such as {.timeout = t}, are safe; they are known by their fields."""
+    # Once as it is, for what stands in lambdas, and once with their bodies blanked, for what stands around them.
+    around = source.code
+    for _, _, begin, end in lambdas(source.code):
+        around = around[:begin] + re.sub(r"[^\n]", " ", around[begin : end + 1]) + around[end + 1 :]
     found = []
-    for position, text in statements(source.code):
+    for position, text in [*statements(source.code), *statements(around)]:
         await_ = re.search(r"\bco_(await|yield)\b", text)
         if not await_:
             continue
@@ -290,13 +304,13 @@ def await_of_temporary(path, source):
             elif re.search(r"[\w>]$", before) and not re.search(r"\b(mutable|noexcept|else|do|try|const)$", before):
                 if not re.search(r"(\)|\])[^(){}]*->[^(){}]*$", before):
                     found.append((where + match.start(), "a braced temporary in an awaiting expression: name it first"))
-            elif before.endswith(("(", ",")) and not after.startswith("."):
+            elif before.endswith(("(", ",")) and not _is_plain(after):
                 found.append((where + match.start(), "a braced temporary in an awaiting expression: name it first"))
         for match in re.finditer(r"[(,]\s*\[([^\]\[]*)\]\s*([({<m]|$)", rest):
             captures = [c.strip() for c in match.group(1).split(",") if c.strip()]
             if any(not c.startswith("&") and c != "this" for c in captures):
                 found.append((where + match.start(1), "a closure that captures by value in an awaiting expression: name it first"))
-    return [(source.line_of(position), message) for position, message in found]
+    return [(source.line_of(position), message) for position, message in sorted(set(found))]
 
 
 @rule(".h", ".cc")
@@ -616,6 +630,23 @@ def check_tree(root):
     return found, len(paths)
 
 
+_COROUTINE_RULES = {"await-in-condition", "await-of-temporary", "await-in-operator", "coroutine-lambda", "catch-all"}
+
+
+def check_coroutines(paths):
+    """Exit code: 1 if one of the files has a finding."""
+    found = 0
+    for path in paths:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        for line, name, message in sorted(check_file("", path, text)):
+            if name in _COROUTINE_RULES:
+                print("%s:%d: %s [troupe-%s]" % (path, line, message, name))
+                found += 1
+    print("%d files, %d findings" % (len(paths), found))
+    return 1 if found else 0
+
+
 def main(argument):
     root = os.path.realpath(argument)
     while not os.path.isfile(os.path.join(root, "WORKSPACE")):  # a file of the tree, seen through a link of Bazel's
@@ -630,4 +661,4 @@ def main(argument):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(check_coroutines(sys.argv[2:]) if sys.argv[1] == "--coroutines" else main(sys.argv[1]))

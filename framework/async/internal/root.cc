@@ -6,6 +6,14 @@
 
 namespace troupe::internal {
 
+std::exception_ptr NoValueError(const PromiseBase& frame) {
+  std::string text = "the coroutine ended without co_return, and has no value";
+  if (frame.where.line() != 0) {
+    absl::StrAppend(&text, "; its last co_await was at ", frame.where.file_name(), ":", frame.where.line());
+  }
+  return std::make_exception_ptr(InvalidState(text));
+}
+
 Leaf::~Leaf() {
   if (root_ != nullptr && root_->waiting_ == this) root_->waiting_ = nullptr;
 }

@@ -35,6 +35,14 @@ namespace troupe::internal {
 
 class FutureCore;
 class Root;
+class PromiseBase;
+
+// A coroutine that ends without co_return although it promises a value: g++ does not warn of it. InvalidState, with the
+// line of its last co_await.
+std::exception_ptr NoValueError(const PromiseBase& frame);
+
+template <class A>
+concept IsAwaiter = requires(A& a) { a.await_ready(); };
 
 template <class A>
 concept HasMemberCoAwait = requires(A&& a) { static_cast<A&&>(a).operator co_await(); };
@@ -77,6 +85,8 @@ class PromiseBase {
   }
   template <class A>
   auto await_transform(A&& awaited, std::source_location location = std::source_location::current()) {
+    static_assert(IsAwaiter<std::remove_reference_t<A>>,
+                  "this cannot be awaited; a Task that has a name is awaited once, as co_await std::move(task)");
     where = location;
     return AwaiterRef<std::remove_reference_t<A>>(awaited);
   }
@@ -129,6 +139,7 @@ class Leaf {
 
  private:
   friend class Root;
+class PromiseBase;
 
   Root* root_ = nullptr;
   bool woken_ = false;

@@ -12,6 +12,7 @@ void ClientCall::Cancel() {
 }
 
 absl::Status ClientCall::TakeReply(google::protobuf::MessageLite& message) {
+  reply_taken_ = true;
   if (!status_.ok()) return status_;
   if (TryRead(message) != ReadResult::kMessage) {
     if (!status_.ok()) return status_;  // it did not parse

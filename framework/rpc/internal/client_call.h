@@ -35,6 +35,7 @@ class ClientCall : public CallCore {
   const Metadata& trailers() const { return trailers_; }
   // The only message of a reply, once the call has ended: OK, the call's status, or what is wrong with the reply.
   absl::Status TakeReply(google::protobuf::MessageLite& message);
+  bool reply_taken() const { return reply_taken_; }
   // From now on messages are dropped instead of kept, so that the end can come (ClientReader::Finish).
   void StopReading();
   bool over() const override { return ended_; }
@@ -57,6 +58,7 @@ class ClientCall : public CallCore {
   const MethodInfo& method_;
   bool ended_ = false;
   bool dropping_ = false;
+  bool reply_taken_ = false;
   absl::Status status_;
   Metadata initial_metadata_;
   Metadata trailers_;

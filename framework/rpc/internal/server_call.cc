@@ -69,6 +69,7 @@ void ServerCall::RunHandler(StartHandler start, void* actor) {
   Task<absl::Status> handler;
   try {
     handler = start(actor, *this);
+    if (!handler.valid()) throw InvalidState("the handler returned a task of nothing");
   } catch (...) {  // becomes the call's status, and is reported; Fatal passes
     handler_runs_ = starting_ = false;
     return Failed(std::current_exception());
@@ -87,7 +88,7 @@ void ServerCall::RunHandler(StartHandler start, void* actor) {
 
 void ServerCall::OnFinished() {
   auto& promise = static_cast<TaskPromise<absl::Status>&>(*frame());
-  const std::exception_ptr error = std::exchange(promise.error, nullptr);
+  const std::exception_ptr error = promise.TakeError();
   absl::Status status;
   if (error == nullptr) status = std::move(*promise.value);
   DestroyChain();
