@@ -23,6 +23,7 @@ using troupe::Task;
 using troupe::Writer;
 
 constexpr int kPageSizeDefault = 100;
+constexpr size_t kKeptValueBytes = 4 << 10;
 
 void SetEvent(WatchEvent& event, const Change& change) {
   event.set_type(change.value.has_value() ? WatchEvent::TYPE_PUT : WatchEvent::TYPE_DELETE);
@@ -93,9 +94,14 @@ Task<absl::Status> CommitAndAnswer(AsyncStore& store, PutQueue& queue, Writer<Wa
 Task<absl::Status> TellAll(Watcher& watcher, Writer<WatchEvent> events) {
   WatchEvent event;
   while (true) {
-    CO_ASSIGN_OR_RETURN(const SharedChange change, co_await watcher.Next());
-    SetEvent(event, *change);
-    const bool more = co_await events.Write(event);
+    {
+      CO_ASSIGN_OR_RETURN(const SharedChange change, co_await watcher.Next());
+      SetEvent(event, *change);
+    }
+    // While it waits for its reader a large value stands in the output, and only there.
+    auto written = events.Write(event);
+    if (event.value().size() > kKeptValueBytes) event = WatchEvent();
+    const bool more = co_await written;
     if (!more) co_return absl::CancelledError("the call is over");
   }
 }

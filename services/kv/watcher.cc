@@ -4,6 +4,13 @@
 #include <utility>
 
 namespace kv {
+namespace {
+
+// What a watch that lags behind reads at once: it holds that for as long as its client does not read, and a client may
+// have a thousand of them.
+constexpr size_t kPageBytes = 64 << 10;
+
+}  // namespace
 
 Watcher::Watcher(AsyncStore& store, std::string prefix, FeedLimits limits)
     : store_(store), prefix_(prefix), subscription_(store.feed(), std::move(prefix), limits), live_(true) {}
@@ -40,6 +47,7 @@ troupe::Task<absl::StatusOr<SharedChange>> Watcher::Next() {
     ChangesQuery query;
     query.after = page_.after;
     query.prefix = prefix_;
+    query.bytes_max = kPageBytes;
     absl::StatusOr<ChangesPage> page = co_await store_.Changes(std::move(query));
     if (!page.ok()) co_return std::move(page).status();
     page_ = *std::move(page);

@@ -1,5 +1,6 @@
 #include "services/kv/watcher.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <random>
@@ -158,6 +159,23 @@ TEST_F(WatcherTest, NeitherMissesNorRepeatsWhatIsCommittedWhileItCatchesUp) {
   }
   AllTurns();
   EXPECT_EQ(seen, expected);
+}
+
+TEST_F(WatcherTest, HoldsLittleOfWhatItIsBehind) {
+  std::vector<Mutation> batch;
+  for (int i = 0; i < 100; ++i) batch.push_back({absl::StrCat("k", i), std::string(10 << 10, 'v')});
+  Apply(std::move(batch));
+  Watcher watcher(*store_, "", 0);
+  std::vector<std::string> seen;
+  tasks_.push_back(loop_.CreateTask(Follow(watcher, &seen)));
+  size_t most = 0;
+  for (size_t before = 0; seen.size() < 100; before = seen.size()) {
+    Settle();
+    ASSERT_TRUE(pool_->RunOne());
+    Settle();
+    most = std::max(most, seen.size() - before);
+  }
+  EXPECT_LE(most, 6u) << "64 KiB at once";
 }
 
 TEST_F(WatcherTest, ASlowReaderMissesOnlyWhatIsObsolete) {
