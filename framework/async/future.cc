@@ -111,9 +111,13 @@ void CheckIsError(const std::exception_ptr& error) {
 void FutureLeaf::CancelWait() {
   // Cancelling a task takes effect later, when the task has ended; a plain future is done at once and wakes us.
   if (core_->Cancel()) return;
-  // It cannot be cancelled any more, though it is not done: a task in its last step.
-  static_cast<FutureWaiter*>(this)->Unlink();
-  WakeCancelled();
+  if (Root::TakeCircle()) {
+    static_cast<FutureWaiter*>(this)->Unlink();
+    WakeCancelled();
+  } else {
+    // It cannot be cancelled any more, though it is not done yet: a Gather whose children are.
+    CancelOnceWoken();
+  }
 }
 
 void FutureLeaf::Check() const {

@@ -276,6 +276,26 @@ TEST_P(GatherTest, MoveOnlyValuesMoveThrough) {
   }(make));
 }
 
+// C-CMB-07: as in asyncio, a task hears of its cancellation when the Gather that nothing can cancel any more has ended.
+TEST_P(GatherTest, CancelledWhenTheChildrenAreDoneTheTaskStillWaitsForTheWhole) {
+  Promise<int> promise(loop_);
+  auto task = loop_.CreateTask([](Future<int> child, std::vector<std::string>& log) -> Task<void> {
+    try {
+      co_await Gather(child);
+    } catch (const Cancelled&) {
+      log.push_back("cancelled");
+      throw;
+    }
+  }(promise.future(), log_));
+  loop_.CallLater(absl::Seconds(1), [&] {
+    promise.SetValue(1);
+    EXPECT_TRUE(task.Cancel());
+    loop_.Post([&] { log_.push_back("an iteration"); });
+  });
+  EXPECT_THROW(loop_.RunUntilComplete(Future<void>(task)), Cancelled);
+  EXPECT_THAT(log_, ElementsAre("an iteration", "cancelled"));
+}
+
 // C-CMB-04
 TEST_P(GatherTest, SettledKeepsEveryOutcome) {
   Promise<int> cancelled(loop_);

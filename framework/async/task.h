@@ -296,9 +296,8 @@ TaskHandle<T> MakeTask(EventLoop& loop, Task<T> task, absl::string_view name, Co
   return handle;
 }
 
-// What the loop's Run* do with a future: run until it is done, then take its value out.
 template <class T>
-T RunUntilDone(EventLoop& loop, const Future<T>& future) {
+void RunUntilDone(EventLoop& loop, const Future<T>& future) {
   const DoneCallbackToken token = future.AddDoneCallback([&loop](const Future<T>&) { loop.Stop(); });
   try {
     loop.RunForever();
@@ -310,11 +309,6 @@ T RunUntilDone(EventLoop& loop, const Future<T>& future) {
   }
   future.RemoveDoneCallback(token);
   if (!future.done()) throw InvalidState("Event loop stopped before Future completed.");
-  if constexpr (std::is_void_v<T>) {
-    future.state().Get();
-  } else {
-    return future.state().Take();
-  }
 }
 
 }  // namespace internal
@@ -330,7 +324,12 @@ T EventLoop::RunUntilComplete(Task<T> task) {
   if (IsRunning()) throw InvalidState("This event loop is already running");
   const TaskHandle<T> handle = internal::StartTask(*this, std::move(task), "main", Context::Current(),
                                                    std::source_location::current(), /*quiet=*/true);
-  return internal::RunUntilDone<T>(*this, handle);
+  internal::RunUntilDone<T>(*this, handle);
+  if constexpr (std::is_void_v<T>) {
+    handle.result();
+  } else {
+    return handle.state().Take();
+  }
 }
 
 template <class T>
@@ -338,7 +337,13 @@ T EventLoop::RunUntilComplete(Future<T> future) {
   if (IsClosed()) throw InvalidState("Event loop is closed");
   if (IsRunning()) throw InvalidState("This event loop is already running");
   if (&future.loop() != this) throw InvalidState("the future belongs to a different loop than the one specified");
-  return internal::RunUntilDone<T>(*this, future);
+  internal::RunUntilDone<T>(*this, future);
+  // Others may hold it as well: its value stays where it can.
+  if constexpr (std::is_void_v<T> || std::is_copy_constructible_v<T>) {
+    return future.result();
+  } else {
+    return future.state().Take();
+  }
 }
 
 }  // namespace troupe

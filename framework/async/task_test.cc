@@ -336,6 +336,17 @@ TEST_P(TaskTest, CancellingATaskThatAwaitsATaskCancelsTheInner) {
   EXPECT_THAT(log_, ElementsAre("cancelled"));
 }
 
+// C-TSK-12: asyncio recurses without end here.
+TEST_P(TaskTest, CancellingOneOfACircleEndsThemAll) {
+  TaskHandle<> tasks[3];
+  auto wait = [](TaskHandle<>& next) -> Task<> { co_await next; };
+  for (int i = 0; i < 3; ++i) tasks[i] = loop_.CreateTask(wait(tasks[(i + 1) % 3]));
+  RunReady();
+  EXPECT_TRUE(tasks[1].Cancel());
+  RunReady();
+  for (const TaskHandle<>& task : tasks) EXPECT_TRUE(task.cancelled());
+}
+
 // C-TSK-12: an inner one that resists leaves the outer uncancelled, as in asyncio.
 TEST_P(TaskTest, AnInnerTaskThatCatchesCancelledGivesItsResultToTheOuter) {
   auto inner = loop_.CreateTask([]() -> Task<int> {
@@ -779,6 +790,7 @@ TEST_P(TaskTest, RunUntilCompleteGivesTheResultOrThrowsTheError) {
   EXPECT_EQ(*loop_.RunUntilComplete(make()), 4);
   Promise<int> promise(loop_);
   loop_.CallLater(absl::Seconds(1), [&] { promise.SetValue(6); });
+  EXPECT_EQ(loop_.RunUntilComplete(promise.future()), 6);
   EXPECT_EQ(loop_.RunUntilComplete(promise.future()), 6);
   auto refuses = []() -> Task<absl::Status> { co_return absl::NotFoundError("x"); };
   EXPECT_EQ(loop_.RunUntilComplete(refuses()), absl::NotFoundError("x"));

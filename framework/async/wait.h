@@ -144,6 +144,8 @@ class AsCompleted {
    private:
     void Run() override {
       all_.expired_ = true;
+      // What has not arrived by now comes too late, though it may be under way already.
+      for (size_t i = 0; i < all_.children_.size(); ++i) all_.watchers_[i].Stop();
       all_.ready_.WakeAll();
     }
     AsCompleted& all_;

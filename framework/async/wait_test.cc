@@ -190,6 +190,17 @@ TEST_P(WaitTest, AfterItsTimeEachRemainingResultIsDeadlineExceeded) {
   EXPECT_FALSE(p.futures[0].done());
 }
 
+// C-CMB-21: as in asyncio, also what is under way by then.
+TEST_P(WaitTest, AResultThatComesWhenTheTimeIsUpComesTooLate) {
+  Promises p(loop_, 1);
+  loop_.CallLater(absl::Seconds(5), [&] { p.promises[0].SetValue(1); });
+  loop_.RunUntilComplete([](std::vector<Future<int>> futures) -> Task<void> {
+    AsCompleted<int> results(futures, absl::Seconds(5));
+    const absl::StatusOr<int> result = co_await results.Next();
+    EXPECT_TRUE(absl::IsDeadlineExceeded(result.status()));
+  }(p.futures));
+}
+
 TEST_P(WaitTest, AsCompletedServesSeveralWaitersAndACancelledOnePassesItsTurnOn) {
   Promises p(loop_, 2);
   AsCompleted<int> results(p.futures);

@@ -39,6 +39,8 @@ void Leaf::WakeCancelled() {
   Wake();
 }
 
+void Leaf::CancelOnceWoken() { root_->cancel_requested_ = true; }
+
 void Leaf::Unwake() {
   if (root_->cancel_requested_) return;
   woken_ = false;
@@ -55,7 +57,14 @@ void Leaf::Resumed() {
 bool Root::Cancel() {
   if (finished_ || frame_ == nullptr) return false;
   if (waiting_ != nullptr) {
+    if (cancelling_) {
+      in_circle_ = this;
+      return false;
+    }
+    cancelling_ = true;
     waiting_->CancelWait();
+    cancelling_ = false;
+    if (in_circle_ == this) in_circle_ = nullptr;
   } else {
     cancel_requested_ = true;
   }

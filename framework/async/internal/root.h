@@ -132,6 +132,8 @@ class Leaf {
   // Queues the chain: it resumes in the next iteration, or never when the loop is closed. REQUIRES: suspended().
   void Wake();
   void WakeCancelled();
+  // Throws Cancelled when the wait has ended by itself.
+  void CancelOnceWoken();
   // Takes Wake() back: the chain waits on, unless a cancellation is on its way. REQUIRES: woken, not resumed.
   void Unwake();
   // First thing in await_resume: throws Cancelled when the chain was cancelled while it waited or was queued.
@@ -165,6 +167,9 @@ class Root : public Runnable {
   // Runs the chain until it suspends or finishes, then, if it finished, OnFinished().
   void Run() override;
 
+  // The cancellation in progress has come back to where it began: tasks wait for each other in a circle. The one that
+  // takes notice, once, ends its wait at once, which opens the circle.
+  static bool TakeCircle() { return std::exchange(in_circle_, nullptr) != nullptr; }
   // For owners whose chain may be the one that is running: it is destroyed as soon as it suspends. REQUIRES: running().
   void DestroyOnceSuspended() { doomed_ = true; }
 
@@ -217,7 +222,9 @@ class Root : public Runnable {
   bool running_ = false;
   bool finished_ = false;
   bool cancel_requested_ = false;
+  bool cancelling_ = false;  // in Cancel()
   bool doomed_ = false;
+  static inline thread_local Root* in_circle_ = nullptr;
 };
 
 inline void PromiseBase::FinalAwaiter::await_suspend(std::coroutine_handle<>) noexcept {
