@@ -109,6 +109,15 @@ TEST_F(ReplyTest, AReplyIsAwaitedOnce) {
   EXPECT_EQ(service_.Run(AwaitTwice(service_.stub())), "the reply was awaited before");
 }
 
+TEST_F(ReplyTest, AStringThatIsNotUtf8IsRefusedWithoutALineInTheLog) {
+  EchoStub stub = service_.stub();
+  const EchoRequest request = Request("\xff");
+  ::testing::internal::CaptureStderr();
+  const absl::StatusOr<EchoResponse> got = service_.Run(stub.Echo(request));
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
+  EXPECT_FALSE(got.ok());
+}
+
 // A handler that is no coroutine and has forgotten to make a task, and one that ends without a status.
 class Forgetful final : public EchoActor {
  public:

@@ -5,6 +5,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "google/protobuf/message_lite.h"
 #include "troupe/async/internal/shutdown_hooks.h"
 #include "troupe/base/errors.h"
 #include "troupe/base/status_macros.h"
@@ -19,6 +20,15 @@ constexpr int64_t kDescriptorsKept = 64;
 // From the cancellation of handlers to their destruction.
 constexpr absl::Duration kHandlerGrace = absl::Seconds(5);
 
+// Protobuf writes a line to stderr for each message with a string that is not UTF-8: a peer could fill the log, and stop
+// the loop where nobody reads it. Such messages are refused and counted all the same.
+void SilenceProtobuf() {
+#if GOOGLE_PROTOBUF_VERSION < 4022000
+  static const auto& silencer = *new google::protobuf::LogSilencer;
+  (void)silencer;
+#endif
+}
+
 // For a connection over the limit.
 class Refusal final : public Protocol {
  public:
@@ -29,9 +39,8 @@ class Refusal final : public Protocol {
 }  // namespace
 
 Server::Server(EventLoop& loop, ServerOptions options)
-    : loop_(loop),
-      options_(std::move(options)),
-      shared_(std::make_shared<Shared>(loop, options_.memory_bytes_max)) {
+    : loop_(loop), options_(std::move(options)), shared_(std::make_shared<Shared>(loop, options_.memory_bytes_max)) {
+  SilenceProtobuf();
   session_options_.limits = options_.limits;
   session_options_.memory = &shared_->memory;
 }
@@ -125,8 +134,9 @@ Task<absl::Status> Server::ServeForever() {
 }
 
 std::unique_ptr<Protocol> Server::NewConnection() {
-  const int64_t max =
-      options_.connections_max > 0 ? options_.connections_max : loop_.os().DescriptorLimit() - kDescriptorsKept;
+  const int64_t max = options_.connections_max > 0
+                          ? options_.connections_max
+                          : std::max<int64_t>(1, loop_.os().DescriptorLimit() - kDescriptorsKept);
   if (state_ != State::kServing || static_cast<int64_t>(connections_) >= max) {
     shared_->counters.connections_refused.Add();
     return nullptr;

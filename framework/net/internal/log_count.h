@@ -2,7 +2,7 @@
 #ifndef TROUPE_NET_INTERNAL_LOG_COUNT_H_
 #define TROUPE_NET_INTERNAL_LOG_COUNT_H_
 
-#include <glog/logging.h>
+#include <glog/logging.h>  // NOLINT(troupe-log-in-header): only tests include it
 
 #include <cstddef>
 

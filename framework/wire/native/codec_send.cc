@@ -285,6 +285,8 @@ void NativeCodec::SendEnd(Call& call, absl::string_view head, const MessageLite*
   }
   output_.Commit(kFrameHeaderBytes + head_bytes + size);
   Remove(call);
+  // What a call brought that came to something pays for some mistakes; one that was refused pays for none.
+  if (message == nullptr && !head.empty()) return;
   resets_.Refill();
   glitches_.Refill();
 }
