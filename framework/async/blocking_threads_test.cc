@@ -142,10 +142,10 @@ TEST_F(BlockingThreadsTest, CloseDoesNotWaitForTheExecutor) {
   const auto owned = std::make_shared<std::atomic<bool>>(false);
   auto loop = std::make_unique<EventLoop>(PosixOs::Get());
   RunInExecutor(*loop, absl::AnyInvocable<void()>([&, owned] {
-                  started.Open();
-                  go_on.Wait();
-                  *owned = true;
-                }));
+    started.Open();
+    go_on.Wait();
+    *owned = true;
+  }));
   started.Wait();
   loop->Close();
   EXPECT_FALSE(*owned);

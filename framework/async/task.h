@@ -42,12 +42,14 @@ class TaskPromise : public PromiseBase {
     value.emplace(std::forward<U>(result));
   }
   T Take() {
-    if (!value.has_value()) [[unlikely]] std::rethrow_exception(TakeError());
+    if (!value.has_value()) [[unlikely]]
+      std::rethrow_exception(TakeError());
     return std::move(*value);
   }
   // What left the body; null where there is a value. A body that ended without co_return left InvalidState.
   std::exception_ptr TakeError() {
-    if (value.has_value()) [[likely]] return nullptr;
+    if (value.has_value()) [[likely]]
+      return nullptr;
     return error ? std::exchange(error, nullptr) : NoValueError(*this);
   }
   std::optional<T> value;

@@ -91,9 +91,10 @@ namespace internal {
 
 template <class Factory>
 constexpr void CheckFactory() {
-  static_assert(kFitsAwait<Factory>,
-                "name the factory first and pass it by name, or wrap it in a ProtocolFactory: g++ 12 destroys a temporary "
-                "that owns something twice where it is awaited");
+  static_assert(
+      kFitsAwait<Factory>,
+      "name the factory first and pass it by name, or wrap it in a ProtocolFactory: g++ 12 destroys a temporary "
+      "that owns something twice where it is awaited");
 }
 
 }  // namespace internal

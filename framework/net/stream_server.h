@@ -152,9 +152,10 @@ Task<absl::StatusOr<std::unique_ptr<StreamServer>>> CreateServer(EventLoop& loop
 }
 template <class Factory>
 Task<absl::StatusOr<std::unique_ptr<StreamServer>>> CreateServer(EventLoop&, Factory&&, StreamServerOptions&&) {
-  static_assert(sizeof(Factory) == 0,
-                "name the options first and pass them by name: g++ 12 destroys a temporary that owns something twice where "
-                "it is awaited");
+  static_assert(
+      sizeof(Factory) == 0,
+      "name the options first and pass them by name: g++ 12 destroys a temporary that owns something twice where "
+      "it is awaited");
   return {};
 }
 

@@ -141,7 +141,7 @@ class Leaf {
 
  private:
   friend class Root;
-class PromiseBase;
+  class PromiseBase;
 
   Root* root_ = nullptr;
   bool woken_ = false;
