@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/any_invocable.h"
 #include "troupe/async/blocking.h"
 #include "troupe/async/internal/shutdown_hooks.h"
 #include "troupe/async/sleep.h"
@@ -287,7 +288,7 @@ const Case kCases[] = {
      }},
     {"executor_function",
      [](World& world) {
-       RunInExecutor(world.loop, Act(world));
+       RunInExecutor(world.loop, absl::AnyInvocable<void()>(Act(world)));
        world.destroy = [] {};
      },
      "Future exception was never retrieved", false},

@@ -338,13 +338,13 @@ TEST_P(TaskTest, CancellingATaskThatAwaitsATaskCancelsTheInner) {
 
 // C-TSK-12: asyncio recurses without end here.
 TEST_P(TaskTest, CancellingOneOfACircleEndsThemAll) {
-  TaskHandle<> tasks[3];
-  auto wait = [](TaskHandle<>& next) -> Task<> { co_await next; };
+  TaskHandle<void> tasks[3];
+  auto wait = [](TaskHandle<void>& next) -> Task<> { co_await next; };
   for (int i = 0; i < 3; ++i) tasks[i] = loop_.CreateTask(wait(tasks[(i + 1) % 3]));
   RunReady();
   EXPECT_TRUE(tasks[1].Cancel());
   RunReady();
-  for (const TaskHandle<>& task : tasks) EXPECT_TRUE(task.cancelled());
+  for (const TaskHandle<void>& task : tasks) EXPECT_TRUE(task.cancelled());
 }
 
 // C-TSK-12: an inner one that resists leaves the outer uncancelled, as in asyncio.

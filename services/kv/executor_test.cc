@@ -202,10 +202,10 @@ class ExecutorTest : public ::testing::Test {
     options.listen = {"127.0.0.1:0"};
     server_ = std::make_unique<troupe::Server>(loop_, std::move(options));
     server_->Add<KeyValueService>(std::ref(*store_));
+    EXPECT_THAT(Run(server_->Start()), IsOk());
     Connect();
   }
   void Connect() {
-    EXPECT_THAT(Run(server_->Start()), IsOk());
     channel_ = std::make_unique<troupe::Channel>(loop_, server_->addresses().front().ToString());
   }
   void CloseServer() {

@@ -13,7 +13,9 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/usage.h"
+#include "absl/flags/usage_config.h"
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "services/kv/async_store.h"
@@ -78,6 +80,9 @@ troupe::Task<absl::Status> Main(troupe::EventLoop& loop, const std::vector<char*
 }  // namespace
 
 int main(int argc, char** argv) {
+  absl::FlagsUsageConfig usage;
+  usage.contains_help_flags = [](absl::string_view file) { return absl::EndsWith(file, "services/kv/main.cc"); };
+  absl::SetFlagsUsageConfig(usage);
   absl::SetProgramUsageMessage("serves kv.v1.KeyValue from one file; what is acknowledged is on the disk");
   return troupe::Run(argc, argv, Main);
 }
