@@ -170,7 +170,7 @@ TEST_F(ActorProtocolTest, AHandlerThatIgnoresTheLossLivesAsLongAsTheLoop) {
   channel_.reset();
   Advance();
   loop_.Close();
-  EXPECT_THAT(log_, ElementsAre("ConnectionMade", "frame ends", "ConnectionLost UNAVAILABLE", "destroyed"));
+  EXPECT_THAT(log_, ElementsAre("ConnectionMade", "frame ends", "ConnectionLost OK", "destroyed"));
 }
 
 TEST_F(ActorProtocolTest, AClosedLoopEndsWhatIsLeft) {

@@ -673,7 +673,9 @@ CallEvents* Session::OnCall(IncomingCall& incoming) {
                      " connections may come from many clients; call it on a connection of its own client")));
   }
   if (call.ready() && !call.over()) Start(call);
-  return call.over() && !call.handler_runs() ? nullptr : &call;
+  // Forgotten: the handler has closed the connection, and may run on.
+  const bool forgotten = call.id() == 0;
+  return forgotten || (call.over() && !call.handler_runs()) ? nullptr : &call;
 }
 
 internal::CallGates& Session::gates() {
