@@ -205,9 +205,7 @@ class ExecutorTest : public ::testing::Test {
     EXPECT_THAT(Run(server_->Start()), IsOk());
     Connect();
   }
-  void Connect() {
-    channel_ = std::make_unique<troupe::Channel>(loop_, server_->addresses().front().ToString());
-  }
+  void Connect() { channel_ = std::make_unique<troupe::Channel>(loop_, server_->addresses().front().ToString()); }
   void CloseServer() {
     if (server_ == nullptr) return;
     server_->Close();
