@@ -266,6 +266,22 @@ TEST_F(SessionOrderTest, CallsThatWaitEndWithTheirConnection) {
   EXPECT_THAT(Log(), ElementsAre("Get a", "Get a cancelled", "lost: OK"));
 }
 
+// A step that waits ends, and with it what waited behind and has no place in the order: each once.
+TEST_F(SessionOrderTest, AWaitingCallThatTheEndOfAnotherRefusesEndsOnce) {
+  LogIn();
+  std::vector<Reply<Note>> replies;
+  replies.push_back(stub().Get(Says("a 1000")));
+  replies.push_back(stub().Save(Says("b")));
+  for (int i = 0; i < 3; ++i) replies.push_back(lawless().Login(Says("c")));
+  server_->RunUntilIdle();
+  server_->server().Close();
+  for (Reply<Note>& reply : replies) EXPECT_FALSE(End(std::move(reply)).ok());
+  server_->Advance(absl::Seconds(10));
+  EXPECT_EQ(server_->server().calls_in_flight(), 0u);
+  EXPECT_EQ(server_->server().connections(), 0u);
+  EXPECT_THAT(Log(), ElementsAre("Get a", "Get a cancelled", HasSubstr("lost: ")));
+}
+
 class LedgerService final : public desk::LedgerActor {
  public:
   explicit LedgerService(World& world) : world_(world) {}

@@ -553,9 +553,11 @@ void Session::EndAllCalls(const absl::Status& why) {
   // Neither loop runs user code: handlers and waiting tasks are woken through the loop.
   while (!pending_.empty()) pending_.front().Lost();
   // Those whose handler runs stay in the list until it has ended.
-  std::vector<SessionServerCall*> running;
-  for (SessionServerCall& call : server_calls_) running.push_back(&call);
-  for (SessionServerCall* call : running) {
+  // Shared: the end of one may refuse another that waited behind it, and then there is nothing left to lose.
+  std::vector<internal::CoreRef<SessionServerCall>> running;
+  for (SessionServerCall& call : server_calls_) running.push_back(internal::CoreRef<SessionServerCall>::Share(call));
+  for (const auto& call : running) {
+    if (call->over() && !call->handler_runs()) continue;
     if (!call->over()) counters_.calls_cancelled.Add();
     call->Lost();
   }
