@@ -65,7 +65,7 @@ absl::StatusOr<HostPort> SplitHostPort(absl::string_view text) {
   };
   if (!text.empty() && text.front() == '[') {
     const size_t end = text.find("]:");
-    if (end == absl::string_view::npos) return error("[ipv6]:port");
+    if (end == absl::string_view::npos || text.find('[', 1) < end) return error("[ipv6]:port");
     return HostPort{std::string(text.substr(1, end - 1)), std::string(text.substr(end + 2))};
   }
   const size_t colon = text.find(':');
