@@ -19,6 +19,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -97,6 +98,32 @@ struct ResolveQuery {
   bool passive = false;      // for bind
 };
 
+// What getnameinfo(3) says of an address.
+struct HostName {
+  std::string host;
+  std::string service;
+};
+struct HostNameQuery {
+  bool numeric_host = false;     // the address itself; else a name where one is found
+  bool numeric_service = false;  // the port's number; else a name where one is known
+  bool name_required = false;    // an address without a name is NOT_FOUND
+  bool datagram = false;         // of the services, those of UDP
+};
+
+// A program to start.
+struct ProcessOptions {
+  // [0] is the program: a path, or without a slash a name that is looked for in PATH.
+  std::vector<std::string> arguments = {};
+  std::optional<std::vector<std::string>> environment = std::nullopt;  // "NAME=value"; none: this process's
+  std::string directory = {};                                          // to run in; empty: this process's
+  // Descriptors of this process that become the child's 0, 1 and 2, and block from then on; it gets no others. -1: the
+  // null device. One may be given more than once.
+  int input = -1;
+  int output = -1;
+  int error = -1;
+  bool new_session = false;  // as setsid(2): out of reach of the terminal's signals
+};
+
 class Os {
  public:
   virtual ~Os() = default;
@@ -135,10 +162,49 @@ class Os {
   virtual int64_t Send(int fd, absl::Span<const iovec> bytes) = 0;
   virtual int Close(int fd) = 0;  // the descriptor is gone whatever is returned
 
+  // ---- datagrams, one a call. A socket of type SOCK_DGRAM.
+  // The datagram's size, which is larger than `bytes` when it was cut; 0 is a datagram without bytes. `from` is AF_UNSPEC
+  // for a sender without a name. EAGAIN ECONNREFUSED EHOSTUNREACH ENETUNREACH ENOMEM
+  virtual int64_t ReceiveFrom(int fd, absl::Span<char> bytes, SocketAddress* from) = 0;
+  // All of it, to `to`, or if that is null to where the socket is connected. EAGAIN EMSGSIZE ECONNREFUSED EHOSTUNREACH
+  // ENETUNREACH EDESTADDRREQ EACCES EPERM ENOBUFS ENOMEM
+  virtual int64_t SendTo(int fd, absl::Span<const char> bytes, const SocketAddress* to) = 0;
+
+  // ---- pipes, character devices, and whatever else is read and written without being a socket.
+  virtual int MakePipe(int fds[2]) = 0;  // fds[0] reads, fds[1] writes. EMFILE ENFILE
+  // Takes in a pipe, a socket or a character device that came from elsewhere: it is non-blocking and close-on-exec from
+  // then on. EBADF, EINVAL (it is none of these): then nothing of it has changed.
+  virtual int AdoptPipe(int fd) = 0;
+  // Read gives 0 at end of file. EAGAIN EIO (a closed terminal) EPIPE ECONNRESET
+  virtual int64_t Read(int fd, absl::Span<char> bytes) = 0;
+  virtual int64_t Write(int fd, absl::Span<const iovec> bytes) = 0;
+
+  // ---- files. OpenFile and ReadAt may block: call them from a worker.
+  virtual int OpenFile(const std::string& path) = 0;  // for reading. ENOENT EACCES EMFILE ENFILE ENOTDIR ELOOP
+  virtual int64_t FileBytes(int fd) = 0;              // EBADF, EINVAL (not a regular file), EIO
+  // 0 at the end. EBADF EINVAL EIO
+  virtual int64_t ReadAt(int fd, int64_t offset, absl::Span<char> bytes) = 0;
+  // From a file to a stream socket, at most `bytes_max`; 0 at the end of the file. EAGAIN, EINVAL, ENOSYS and EOPNOTSUPP
+  // (not for these two), EPIPE ECONNRESET ETIMEDOUT EIO ENOMEM
+  virtual int64_t SendFile(int socket, int file, int64_t offset, int64_t bytes_max) = 0;
+
+  // ---- processes.
+  // Starts a program: a descriptor that is readable once it has ended. Closing it does not end the program. *pid gets its
+  // number. ENOENT EACCES ENOEXEC ENOTDIR E2BIG EAGAIN ENOMEM EMFILE ENFILE
+  virtual int Spawn(const ProcessOptions& options, int* pid) = 0;
+  // 0 with *status: the exit status, or minus the signal that ended it. -EAGAIN: it runs. Gives the answer once: after
+  // that -ECHILD.
+  virtual int TakeExitStatus(int process, int* status) = 0;
+  // ESRCH (it has ended, and its status was taken) EPERM EINVAL
+  virtual int SignalProcess(int process, int signo) = 0;
+
   // ---- names. Blocks: called from a worker of the resolver. In the order of preference, never empty, each once.
   // NOT_FOUND (no such host), UNAVAILABLE (ask again later), INVALID_ARGUMENT (no such service, impossible family),
   // RESOURCE_EXHAUSTED, INTERNAL.
   virtual absl::StatusOr<std::vector<SocketAddress>> Resolve(const ResolveQuery& query) = 0;
+  // The other way. Blocks unless both are asked for as numbers. NOT_FOUND (no name), UNAVAILABLE, INVALID_ARGUMENT (no
+  // address of IP), RESOURCE_EXHAUSTED, INTERNAL.
+  virtual absl::StatusOr<HostName> ResolveHostName(const SocketAddress& address, const HostNameQuery& query) = 0;
 
   // ---- files: the little that servers of Unix paths need.
   virtual bool IsSocketFile(const std::string& path) = 0;

@@ -5,12 +5,19 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <signal.h>
+#include <spawn.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+extern "C" {  // glibc 2.36 leaves it out
+#include <sys/pidfd.h>
+}
 
 #include <algorithm>
 #include <climits>
@@ -47,9 +54,10 @@ auto Retry(Call call) -> decltype(call()) {
   }
 }
 
-absl::Status ResolveError(int error, int saved_errno, const ResolveQuery& query) {
-  const std::string text = absl::StrCat("cannot resolve host \"", query.host, "\" service \"", query.service,
-                                        "\": ", error == EAI_SYSTEM ? strerror(saved_errno) : gai_strerror(error));
+// `what` could not be resolved.
+absl::Status ResolveError(int error, int saved_errno, absl::string_view what) {
+  const std::string text =
+      absl::StrCat("cannot resolve ", what, ": ", error == EAI_SYSTEM ? strerror(saved_errno) : gai_strerror(error));
   switch (error) {
     case EAI_NONAME:
     case EAI_NODATA:
@@ -91,6 +99,100 @@ int64_t CgroupLimit(const std::string& root, absl::string_view group, const std:
   }
 }
 
+// Keeps SIGPIPE from the process in a call that cannot be told not to raise it: it is blocked in this thread, and one that
+// the call raised is taken out again. One that was pending before stays.
+class SigpipeHeldBack {
+ public:
+  SigpipeHeldBack() {
+    sigemptyset(&sigpipe_);
+    sigaddset(&sigpipe_, SIGPIPE);
+    sigset_t pending;
+    sigpending(&pending);
+    was_pending_ = sigismember(&pending, SIGPIPE) == 1;
+    if (!was_pending_) pthread_sigmask(SIG_BLOCK, &sigpipe_, &mask_before_);
+  }
+  SigpipeHeldBack(const SigpipeHeldBack&) = delete;
+  SigpipeHeldBack& operator=(const SigpipeHeldBack&) = delete;
+  ~SigpipeHeldBack() {
+    if (was_pending_) return;
+    const int saved = errno;
+    const timespec at_once = {};
+    while (sigtimedwait(&sigpipe_, nullptr, &at_once) < 0 && errno == EINTR) {
+    }
+    pthread_sigmask(SIG_SETMASK, &mask_before_, nullptr);
+    errno = saved;
+  }
+
+ private:
+  sigset_t sigpipe_;
+  sigset_t mask_before_;
+  bool was_pending_ = false;
+};
+
+std::vector<char*> Pointers(const std::vector<std::string>& texts) {
+  std::vector<char*> pointers;
+  for (const std::string& text : texts) pointers.push_back(const_cast<char*>(text.c_str()));
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
+// How posix_spawn(3) prepares a child.
+class SpawnActions {
+ public:
+  SpawnActions() {
+    posix_spawn_file_actions_init(&file_actions_);
+    posix_spawnattr_init(&attributes_);
+  }
+  SpawnActions(const SpawnActions&) = delete;
+  SpawnActions& operator=(const SpawnActions&) = delete;
+  ~SpawnActions() {
+    for (const int source : sources_) close(source);
+    posix_spawn_file_actions_destroy(&file_actions_);
+    posix_spawnattr_destroy(&attributes_);
+  }
+
+  // 0 or a positive errno.
+  int Prepare(const ProcessOptions& options) {
+    const int given[] = {options.input, options.output, options.error};
+    for (int fd = 0; fd < 3; ++fd) {
+      int error = 0;
+      if (given[fd] < 0) {
+        error = posix_spawn_file_actions_addopen(&file_actions_, fd, "/dev/null", fd == 0 ? O_RDONLY : O_WRONLY, 0);
+      } else {
+        // From above 2, where no other of the three is put before it has been copied.
+        const int source = fcntl(given[fd], F_DUPFD_CLOEXEC, 3);
+        if (source < 0) return errno;
+        sources_.push_back(source);
+        // Programs do not expect to be told to come again.
+        const int flags = fcntl(source, F_GETFL);
+        if (flags < 0 || fcntl(source, F_SETFL, flags & ~O_NONBLOCK) != 0) return errno;
+        error = posix_spawn_file_actions_adddup2(&file_actions_, source, fd);
+      }
+      if (error != 0) return error;
+    }
+    if (const int error = posix_spawn_file_actions_addclosefrom_np(&file_actions_, 3); error != 0) return error;
+    if (!options.directory.empty()) {
+      const int error = posix_spawn_file_actions_addchdir_np(&file_actions_, options.directory.c_str());
+      if (error != 0) return error;
+    }
+    sigset_t none, all;
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawnattr_setsigmask(&attributes_, &none);
+    posix_spawnattr_setsigdefault(&attributes_, &all);
+    return posix_spawnattr_setflags(&attributes_, static_cast<short>(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
+                                                                     (options.new_session ? POSIX_SPAWN_SETSID : 0)));
+  }
+
+  const posix_spawn_file_actions_t* file_actions() const { return &file_actions_; }
+  const posix_spawnattr_t* attributes() const { return &attributes_; }
+
+ private:
+  posix_spawn_file_actions_t file_actions_;
+  posix_spawnattr_t attributes_;
+  std::vector<int> sources_;
+};
+
 class PosixOsImpl : public Os {
  public:
   MonotonicTime Now() override {
@@ -131,9 +233,8 @@ class PosixOsImpl : public Os {
     }
     if (found_type != type) return -ESOCKTNOSUPPORT;
     if (family != AF_INET && family != AF_INET6 && family != AF_UNIX) return -EAFNOSUPPORT;
-    const int flags = fcntl(fd, F_GETFL);
-    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) return -errno;
-    return family;
+    const int error = MakeOurs(fd);
+    return error != 0 ? error : family;
   }
 
   int SetSocketOption(int fd, int level, int name, int value) override {
@@ -209,6 +310,110 @@ class PosixOsImpl : public Os {
     return Retry([&]() -> int64_t { return sendmsg(fd, &message, MSG_NOSIGNAL); });
   }
 
+  int64_t ReceiveFrom(int fd, absl::Span<char> bytes, SocketAddress* from) override {
+    sockaddr_storage address;
+    iovec piece = {bytes.data(), bytes.size()};
+    msghdr message = {};
+    message.msg_iov = &piece;
+    message.msg_iovlen = 1;
+    const int64_t received = Retry([&]() -> int64_t {
+      message.msg_name = &address;
+      message.msg_namelen = sizeof(address);
+      return recvmsg(fd, &message, MSG_TRUNC);  // the true size, also of a datagram that is cut
+    });
+    if (received >= 0) *from = SocketAddress(reinterpret_cast<sockaddr*>(&address), message.msg_namelen);
+    return received;
+  }
+
+  int64_t SendTo(int fd, absl::Span<const char> bytes, const SocketAddress* to) override {
+    return Retry([&]() -> int64_t {
+      return sendto(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL, to == nullptr ? nullptr : to->get(),
+                    to == nullptr ? 0 : to->length());
+    });
+  }
+
+  int MakePipe(int fds[2]) override {
+    return Retry([&] { return pipe2(fds, O_NONBLOCK | O_CLOEXEC); });
+  }
+
+  int AdoptPipe(int fd) override {
+    struct stat status;
+    if (fstat(fd, &status) != 0) return -errno;
+    if (!S_ISFIFO(status.st_mode) && !S_ISSOCK(status.st_mode) && !S_ISCHR(status.st_mode)) return -EINVAL;
+    return MakeOurs(fd);
+  }
+
+  int64_t Read(int fd, absl::Span<char> bytes) override {
+    return Retry([&]() -> int64_t { return read(fd, bytes.data(), bytes.size()); });
+  }
+
+  int64_t Write(int fd, absl::Span<const iovec> bytes) override {
+    const SigpipeHeldBack held_back;
+    return Retry([&]() -> int64_t {
+      return writev(fd, bytes.data(), static_cast<int>(std::min<size_t>(bytes.size(), IOV_MAX)));
+    });
+  }
+
+  int OpenFile(const std::string& path) override {
+    return Retry([&] { return open(path.c_str(), O_RDONLY | O_CLOEXEC); });
+  }
+
+  int64_t FileBytes(int fd) override {
+    struct stat status;
+    if (fstat(fd, &status) != 0) return -errno;
+    return S_ISREG(status.st_mode) ? static_cast<int64_t>(status.st_size) : -EINVAL;
+  }
+
+  int64_t ReadAt(int fd, int64_t offset, absl::Span<char> bytes) override {
+    return Retry([&]() -> int64_t { return pread(fd, bytes.data(), bytes.size(), offset); });
+  }
+
+  int64_t SendFile(int socket, int file, int64_t offset, int64_t bytes_max) override {
+    // There is no MSG_NOSIGNAL for sendfile(2).
+    const SigpipeHeldBack held_back;
+    return Retry([&]() -> int64_t {
+      off_t position = offset;
+      return sendfile(socket, file, &position, static_cast<size_t>(bytes_max));
+    });
+  }
+
+  int Spawn(const ProcessOptions& options, int* pid) override {
+    if (options.arguments.empty()) return -EINVAL;
+    SpawnActions actions;
+    if (const int error = actions.Prepare(options); error != 0) return -error;
+    const std::vector<char*> arguments = Pointers(options.arguments);
+    std::vector<char*> environment;
+    if (options.environment.has_value()) environment = Pointers(*options.environment);
+    pid_t child = -1;
+    const int error = posix_spawnp(&child, arguments[0], actions.file_actions(), actions.attributes(), arguments.data(),
+                                   options.environment.has_value() ? environment.data() : environ);
+    if (error != 0) return -error;
+    const int process = pidfd_open(child, 0);
+    if (process < 0) {
+      // Nobody could wait for it any more.
+      const int saved = errno;
+      kill(child, SIGKILL);
+      Retry([&] { return waitpid(child, nullptr, 0); });
+      return -saved;
+    }
+    *pid = child;
+    return process;
+  }
+
+  int TakeExitStatus(int process, int* status) override {
+    siginfo_t info = {};
+    const int waited =
+        Retry([&] { return waitid(P_PIDFD, static_cast<id_t>(process), &info, WEXITED | WNOHANG); });
+    if (waited < 0) return waited;
+    if (info.si_pid == 0) return -EAGAIN;
+    *status = info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
+    return 0;
+  }
+
+  int SignalProcess(int process, int signo) override {
+    return pidfd_send_signal(process, signo, nullptr, 0) == 0 ? 0 : -errno;
+  }
+
   int Close(int fd) override {
     // Not retried: on Linux the descriptor is gone after EINTR too, and its number may already be another's.
     return close(fd) == 0 || errno == EINTR ? 0 : -errno;
@@ -232,7 +437,8 @@ class PosixOsImpl : public Os {
     addrinfo* found = nullptr;
     const int error = getaddrinfo(query.host.empty() ? nullptr : query.host.c_str(),
                                   query.service.empty() ? "0" : query.service.c_str(), &hints, &found);
-    if (error != 0) return ResolveError(error, errno, query);
+    const std::string what = absl::StrCat("host \"", query.host, "\" service \"", query.service, "\"");
+    if (error != 0) return ResolveError(error, errno, what);
     const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> owned(found, freeaddrinfo);
     std::vector<SocketAddress> addresses;
     for (const addrinfo* info = found; info != nullptr; info = info->ai_next) {
@@ -240,8 +446,19 @@ class PosixOsImpl : public Os {
       if (!address.is_ip() || std::find(addresses.begin(), addresses.end(), address) != addresses.end()) continue;
       addresses.push_back(address);
     }
-    if (addresses.empty()) return ResolveError(EAI_NONAME, 0, query);
+    if (addresses.empty()) return ResolveError(EAI_NONAME, 0, what);
     return addresses;
+  }
+
+  absl::StatusOr<HostName> ResolveHostName(const SocketAddress& address, const HostNameQuery& query) override {
+    if (!address.is_ip()) return absl::InvalidArgumentError("only addresses of IP have host names");
+    char host[NI_MAXHOST], service[NI_MAXSERV];
+    const int flags = (query.numeric_host ? NI_NUMERICHOST : 0) | (query.numeric_service ? NI_NUMERICSERV : 0) |
+                      (query.name_required ? NI_NAMEREQD : 0) | (query.datagram ? NI_DGRAM : 0);
+    const int error =
+        getnameinfo(address.get(), address.length(), host, sizeof(host), service, sizeof(service), flags);
+    if (error != 0) return ResolveError(error, errno, address.ToString());
+    return HostName{host, service};
   }
 
   bool IsSocketFile(const std::string& path) override {
@@ -284,6 +501,13 @@ class PosixOsImpl : public Os {
   }
 
  private:
+  // Non-blocking and close-on-exec: 0, or -errno.
+  static int MakeOurs(int fd) {
+    const int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) return -errno;
+    return 0;
+  }
+
   template <class GetName>
   static int Name(GetName get_name, int fd, SocketAddress* address) {
     sockaddr_storage storage;

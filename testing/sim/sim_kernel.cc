@@ -36,4 +36,14 @@ absl::StatusOr<std::vector<SocketAddress>> SimKernel::LookUp(const std::string& 
   return found->second;
 }
 
+std::string SimKernel::NameOf(const SocketAddress& address) const {
+  for (const auto& [name, addresses] : names_) {
+    if (!addresses.ok()) continue;
+    for (const SocketAddress& named : *addresses) {
+      if (named.family() == address.family() && named.host() == address.host()) return name;
+    }
+  }
+  return "";
+}
+
 }  // namespace troupe::testing

@@ -70,6 +70,8 @@ class SimKernel {
   void RemoveName(const std::string& name) { names_.erase(name); }
   // NOT_FOUND where there is no such name.
   absl::StatusOr<std::vector<SocketAddress>> LookUp(const std::string& name) const;
+  // The first name, in the alphabet's order, that has the address; its port does not matter. "": none.
+  std::string NameOf(const SocketAddress& address) const;
 
   uint64_t TraceHash() const { return trace_.hash(); }
 

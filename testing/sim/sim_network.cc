@@ -325,7 +325,7 @@ SimSocket::SimSocket(SimNetwork& network, int host, int family) : network_(netwo
 }
 
 SimSocket::~SimSocket() {
-  for (SimSocketWatcher* watcher : std::exchange(watchers_, {})) watcher->SocketClosed();
+  TellClosed();
   Unbind();
   // Whoever was not accepted is reset.
   for (const std::unique_ptr<SimSocket>& socket : waiting_) {
@@ -687,14 +687,6 @@ uint32_t SimSocket::Readiness() const {
   const size_t capacity = static_cast<size_t>(options_.at({SOL_SOCKET, SO_SNDBUF}));
   if (end_sent_ || unacknowledged_ < capacity) ready |= kWritable;
   return ready;
-}
-
-void SimSocket::RemoveWatcher(SimSocketWatcher& watcher) {
-  watchers_.erase(std::find(watchers_.begin(), watchers_.end(), &watcher));
-}
-
-void SimSocket::Changed() {
-  for (SimSocketWatcher* watcher : watchers_) watcher->SocketChanged();
 }
 
 }  // namespace troupe::testing

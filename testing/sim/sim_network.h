@@ -29,6 +29,7 @@
 #include "troupe/base/monotonic_time.h"
 #include "troupe/base/socket_address.h"
 #include "troupe/testing/sim/sim_clock.h"
+#include "troupe/testing/sim/sim_descriptor.h"
 #include "troupe/testing/sim/sim_random.h"
 
 namespace troupe::testing {
@@ -47,16 +48,6 @@ struct SimLink {
 
 class SimSocket;
 struct SimConnection;
-
-// Told when what a socket is ready for may have changed, and when it is gone.
-class SimSocketWatcher {
- public:
-  virtual void SocketChanged() = 0;
-  virtual void SocketClosed() = 0;  // the last call; the watcher is forgotten already
-
- protected:
-  ~SimSocketWatcher() = default;
-};
 
 class SimNetwork {
  public:
@@ -154,14 +145,10 @@ class SimNetwork {
 };
 
 // A stream socket. Results are as of the system calls, or -errno.
-class SimSocket {
+class SimSocket final : public SimDescriptor {
  public:
-  enum ReadinessBits : uint32_t { kHangUp = 1 << 16 };  // reported whatever one waits for
-
   SimSocket(SimNetwork& network, int host, int family);
-  SimSocket(const SimSocket&) = delete;
-  SimSocket& operator=(const SimSocket&) = delete;
-  ~SimSocket();  // close(2): what was sent still arrives
+  ~SimSocket() override;  // close(2): what was sent still arrives
 
   int family() const { return family_; }
   int SetOption(int level, int name, int value);
@@ -178,14 +165,11 @@ class SimSocket {
   int64_t Recv(absl::Span<char> bytes);
   // At most `bytes_max` of them.
   int64_t Send(absl::Span<const iovec> bytes, size_t bytes_max);
-  // As if the machine had lost power: nobody is told. Nothing is left to do but to destroy it.
-  void Vanish();
+  void Vanish() override;
   // Both ends see the connection reset, at once: what a box in between, or a peer that crashed and came back, does.
   void Reset();
 
-  uint32_t Readiness() const;
-  void AddWatcher(SimSocketWatcher& watcher) { watchers_.push_back(&watcher); }
-  void RemoveWatcher(SimSocketWatcher& watcher);
+  uint32_t Readiness() const override;
 
  private:
   friend class SimNetwork;
@@ -200,7 +184,6 @@ class SimSocket {
   void Join(std::shared_ptr<SimConnection> connection, int side);
   void Handle(SimNetwork::Packet packet);
   void BecomeReset(int error);
-  void Changed();
   bool is_connected() const { return state_ == State::kConnected; }
   bool is_bound() const { return local_.family() != AF_UNSPEC; }
   bool option(int level, int name) const;
@@ -212,7 +195,6 @@ class SimSocket {
   const int family_;
   State state_ = State::kIdle;
   std::map<std::pair<int, int>, int> options_;  // (level, name) -> value
-  std::vector<SimSocketWatcher*> watchers_;
   int error_ = 0;  // SO_ERROR
 
   SocketAddress local_;  // AF_UNSPEC until it is bound, or for a Unix socket without a name

@@ -9,6 +9,7 @@
 #include <initializer_list>
 #include <iterator>
 #include <limits>
+#include <type_traits>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -72,7 +73,7 @@ SimOs::SimOs(std::unique_ptr<SimKernel> own, SimKernel* kernel, SimHostOptions o
 }
 
 SimOs::~SimOs() {
-  sockets_.clear();
+  descriptors_.clear();
   kernel_.network().RemoveHost(number_);
   kernel_.RemoveName(options_.name);
 }
@@ -104,10 +105,19 @@ int SimOs::Begin(absl::string_view operation, int fd) {
   return -error;
 }
 
-int SimOs::Begin(absl::string_view operation, int fd, SimSocket** socket) {
+int SimOs::Begin(absl::string_view operation, int fd, SimDescriptor** descriptor) {
   if (const int error = Begin(operation, fd); error != 0) return error;
-  *socket = Find(fd);
-  return *socket == nullptr ? -EBADF : 0;
+  *descriptor = Find(fd);
+  return *descriptor == nullptr ? -EBADF : 0;
+}
+
+template <class D>
+int SimOs::Begin(absl::string_view operation, int fd, D** found) {
+  SimDescriptor* descriptor = nullptr;
+  if (const int error = Begin(operation, fd, &descriptor); error != 0) return error;
+  *found = dynamic_cast<D*>(descriptor);
+  if (*found != nullptr) return 0;
+  return std::is_same_v<D, SimSocket> ? -ENOTSOCK : -EINVAL;
 }
 
 template <class Result>
@@ -117,8 +127,8 @@ Result SimOs::Traced(Result result) {
 }
 
 void SimOs::Reset(int fd) {
-  SimSocket* const socket = Find(fd);
-  CHECK(socket != nullptr) << "not open: " << fd;
+  auto* const socket = dynamic_cast<SimSocket*>(Find(fd));
+  CHECK(socket != nullptr) << "no socket: " << fd;
   socket->Reset();
 }
 
@@ -130,8 +140,8 @@ void SimOs::Crash() {
   kernel_.network().SetDown(number_, true);
   kernel_.RemoveName(options_.name);
   signal_watchers_.clear();
-  for (const auto& [fd, socket] : sockets_) socket->Vanish();
-  sockets_.clear();
+  for (const auto& [fd, descriptor] : descriptors_) descriptor->Vanish();
+  descriptors_.clear();
   lowest_free_ = kFirstDescriptor;
 }
 
@@ -149,12 +159,12 @@ void SimOs::AddFile(const std::string& path) { kernel_.network().AddFile(number_
 
 std::vector<int> SimOs::OpenDescriptors() const {
   std::vector<int> fds;
-  for (const auto& [fd, socket] : sockets_) fds.push_back(fd);
+  for (const auto& [fd, descriptor] : descriptors_) fds.push_back(fd);
   return fds;
 }
 
 int SimOs::GetSocketOption(int fd, int level, int name, int* value) {
-  SimSocket* const socket = Find(fd);
+  auto* const socket = dynamic_cast<SimSocket*>(Find(fd));
   return socket == nullptr ? -EBADF : socket->GetOption(level, name, value);
 }
 
@@ -178,20 +188,20 @@ std::unique_ptr<WorkerPool> SimOs::NewWorkerPool(int threads_max, absl::string_v
 
 // ---- sockets
 
-SimSocket* SimOs::Find(int fd) {
-  const auto found = sockets_.find(fd);
-  return found == sockets_.end() ? nullptr : found->second.get();
+SimDescriptor* SimOs::Find(int fd) {
+  const auto found = descriptors_.find(fd);
+  return found == descriptors_.end() ? nullptr : found->second.get();
 }
 
 int SimOs::LowestFree() {
   // No descriptor below the hint is free, so that thousands can be opened in linear time.
-  for (auto it = sockets_.find(lowest_free_); it != sockets_.end() && it->first == lowest_free_; ++it) ++lowest_free_;
+  for (auto it = descriptors_.find(lowest_free_); it != descriptors_.end() && it->first == lowest_free_; ++it) ++lowest_free_;
   return lowest_free_ < options_.descriptors_max ? lowest_free_ : -EMFILE;
 }
 
-int SimOs::Install(std::unique_ptr<SimSocket> socket) {
+int SimOs::Install(std::shared_ptr<SimDescriptor> descriptor) {
   const int fd = LowestFree();
-  if (fd >= 0) sockets_.emplace(fd, std::move(socket));
+  if (fd >= 0) descriptors_.emplace(fd, std::move(descriptor));
   return fd;
 }
 
@@ -305,11 +315,78 @@ int SimOs::Close(int fd) {
   return TakeOut(fd) == nullptr ? -EBADF : error;
 }
 
-std::unique_ptr<SimSocket> SimOs::TakeOut(int fd) {
-  auto node = sockets_.extract(fd);
+std::shared_ptr<SimDescriptor> SimOs::TakeOut(int fd) {
+  auto node = descriptors_.extract(fd);
   if (node.empty()) return nullptr;
   lowest_free_ = std::min(lowest_free_, fd);
   return std::move(node.mapped());
+}
+
+// ---- datagrams, pipes, files, processes
+
+int64_t SimOs::ReceiveFrom(int fd, absl::Span<char> /*bytes*/, SocketAddress* /*from*/) {
+  const int error = Begin("ReceiveFrom", fd);
+  return error != 0 ? error : -ENOSYS;
+}
+
+int64_t SimOs::SendTo(int fd, absl::Span<const char> /*bytes*/, const SocketAddress* /*to*/) {
+  const int error = Begin("SendTo", fd);
+  return error != 0 ? error : -ENOSYS;
+}
+
+int SimOs::MakePipe(int /*fds*/[2]) {
+  const int error = Begin("MakePipe");
+  return error != 0 ? error : -ENOSYS;
+}
+
+int SimOs::AdoptPipe(int fd) {
+  const int error = Begin("AdoptPipe", fd);
+  return error != 0 ? error : -ENOSYS;
+}
+
+int64_t SimOs::Read(int fd, absl::Span<char> /*bytes*/) {
+  const int error = Begin("Read", fd);
+  return error != 0 ? error : -ENOSYS;
+}
+
+int64_t SimOs::Write(int fd, absl::Span<const iovec> /*bytes*/) {
+  const int error = Begin("Write", fd);
+  return error != 0 ? error : -ENOSYS;
+}
+
+int SimOs::OpenFile(const std::string& /*path*/) {
+  const int error = Begin("OpenFile");
+  return error != 0 ? error : -ENOSYS;
+}
+
+int64_t SimOs::FileBytes(int fd) {
+  const int error = Begin("FileBytes", fd);
+  return error != 0 ? error : -ENOSYS;
+}
+
+int64_t SimOs::ReadAt(int fd, int64_t /*offset*/, absl::Span<char> /*bytes*/) {
+  const int error = Begin("ReadAt", fd);
+  return error != 0 ? error : -ENOSYS;
+}
+
+int64_t SimOs::SendFile(int socket, int /*file*/, int64_t /*offset*/, int64_t /*bytes_max*/) {
+  const int error = Begin("SendFile", socket);
+  return error != 0 ? error : -ENOSYS;
+}
+
+int SimOs::Spawn(const ProcessOptions& /*options*/, int* /*pid*/) {
+  const int error = Begin("Spawn");
+  return error != 0 ? error : -ENOSYS;
+}
+
+int SimOs::TakeExitStatus(int process, int* /*status*/) {
+  const int error = Begin("TakeExitStatus", process);
+  return error != 0 ? error : -ENOSYS;
+}
+
+int SimOs::SignalProcess(int process, int /*signo*/) {
+  const int error = Begin("SignalProcess", process);
+  return error != 0 ? error : -ENOSYS;
 }
 
 // ---- names, files
@@ -346,6 +423,24 @@ absl::StatusOr<std::vector<SocketAddress>> SimOs::Resolve(const ResolveQuery& qu
     return absl::NotFoundError(absl::StrCat("no address of the family asked for: ", query.host));
   }
   return addresses;
+}
+
+absl::StatusOr<HostName> SimOs::ResolveHostName(const SocketAddress& address, const HostNameQuery& query) {
+  if (const int error = Begin("ResolveHostName"); error != 0) {
+    return absl::UnavailableError(absl::StrCat("cannot resolve ", address.ToString(), ": ", ErrnoText(-error)));
+  }
+  if (!address.is_ip()) return absl::InvalidArgumentError("only addresses of IP have host names");
+  HostName found = {address.host(), absl::StrCat(address.port())};
+  if (!query.numeric_service && address.port() == 80) found.service = "http";
+  if (!query.numeric_service && address.port() == 443) found.service = "https";
+  if (query.numeric_host) return found;
+  const std::string name = address.is_loopback() ? "localhost" : kernel_.NameOf(address);
+  if (!name.empty()) {
+    found.host = name;
+  } else if (query.name_required) {
+    return absl::NotFoundError(absl::StrCat("no name of ", address.ToString()));
+  }
+  return found;
 }
 
 bool SimOs::IsSocketFile(const std::string& path) { return kernel_.network().IsSocketFile(number_, path); }

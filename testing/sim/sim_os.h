@@ -33,6 +33,7 @@
 #include "troupe/base/monotonic_time.h"
 #include "troupe/base/socket_address.h"
 #include "troupe/os/os.h"
+#include "troupe/testing/sim/sim_descriptor.h"
 #include "troupe/testing/sim/sim_kernel.h"
 #include "troupe/testing/sim/sim_network.h"
 #include "troupe/testing/sim/sim_random.h"
@@ -128,7 +129,21 @@ class SimOs final : public Os {
   int64_t Recv(int fd, absl::Span<char> bytes) override;
   int64_t Send(int fd, absl::Span<const iovec> bytes) override;
   int Close(int fd) override;
+  int64_t ReceiveFrom(int fd, absl::Span<char> bytes, SocketAddress* from) override;
+  int64_t SendTo(int fd, absl::Span<const char> bytes, const SocketAddress* to) override;
+  int MakePipe(int fds[2]) override;
+  int AdoptPipe(int fd) override;
+  int64_t Read(int fd, absl::Span<char> bytes) override;
+  int64_t Write(int fd, absl::Span<const iovec> bytes) override;
+  int OpenFile(const std::string& path) override;
+  int64_t FileBytes(int fd) override;
+  int64_t ReadAt(int fd, int64_t offset, absl::Span<char> bytes) override;
+  int64_t SendFile(int socket, int file, int64_t offset, int64_t bytes_max) override;
+  int Spawn(const ProcessOptions& options, int* pid) override;
+  int TakeExitStatus(int process, int* status) override;
+  int SignalProcess(int process, int signo) override;
   absl::StatusOr<std::vector<SocketAddress>> Resolve(const ResolveQuery& query) override;
+  absl::StatusOr<HostName> ResolveHostName(const SocketAddress& address, const HostNameQuery& query) override;
   bool IsSocketFile(const std::string& path) override;
   int Unlink(const std::string& path) override;
   int WatchSignal(int signo, Poller& poller) override;
@@ -144,17 +159,20 @@ class SimOs final : public Os {
   // On `own`, or else on `kernel`.
   SimOs(std::unique_ptr<SimKernel> own, SimKernel* kernel, SimHostOptions options);
 
-  // Notes the call in the trace, asks for a fault and finds the socket: 0, or -errno.
-  int Begin(absl::string_view operation, int fd, SimSocket** socket);
+  // Notes the call in the trace, asks for a fault and finds what the descriptor stands for: 0, or -errno.
+  int Begin(absl::string_view operation, int fd, SimDescriptor** descriptor);
+  // The same for one that must be a D; -ENOTSOCK, or -EINVAL where a D is no socket.
+  template <class D>
+  int Begin(absl::string_view operation, int fd, D** found);
   int Begin(absl::string_view operation, int fd = -1);
   // Notes the result in the trace.
   template <class Result>
   Result Traced(Result result);
-  int Install(std::unique_ptr<SimSocket> socket);
+  int Install(std::shared_ptr<SimDescriptor> descriptor);
   int LowestFree();  // -EMFILE
-  std::unique_ptr<SimSocket> TakeOut(int fd);
+  std::shared_ptr<SimDescriptor> TakeOut(int fd);
   size_t IoLimit(size_t bytes_max);
-  SimSocket* Find(int fd);
+  SimDescriptor* Find(int fd);
   void ForgetPoller(SimPoller& poller);
 
   static constexpr int kFirstDescriptor = 3;  // 0 to 2 are taken, as in a process
@@ -176,7 +194,8 @@ class SimOs final : public Os {
   SimIoLimits io_limits_;
   std::map<int, SimPoller*> signal_watchers_;
   std::vector<int> unwatched_signals_;
-  std::map<int, std::unique_ptr<SimSocket>> sockets_;
+  // Shared with the descriptors of children: a pipe's end stays open until the last is closed.
+  std::map<int, std::shared_ptr<SimDescriptor>> descriptors_;
   int lowest_free_ = kFirstDescriptor;
 };
 

@@ -7,29 +7,29 @@
 
 namespace troupe::testing {
 
-struct SimPoller::Watch final : SimSocketWatcher, ListNode<> {
-  Watch(SimPoller& poller, int fd, SimSocket& socket, uint32_t interest, void* token)
-      : poller(poller), fd(fd), socket(&socket), interest(interest), token(token) {}
+struct SimPoller::Watch final : SimDescriptorWatcher, ListNode<> {
+  Watch(SimPoller& poller, int fd, SimDescriptor& descriptor, uint32_t interest, void* token)
+      : poller(poller), fd(fd), descriptor(&descriptor), interest(interest), token(token) {}
   ~Watch() {
-    if (socket != nullptr) socket->RemoveWatcher(*this);
+    if (descriptor != nullptr) descriptor->RemoveWatcher(*this);
   }
 
   // Readiness bits to report now.
   uint32_t Ready() const {
-    const uint32_t ready = socket->Readiness();
-    return (ready & SimSocket::kHangUp) != 0 ? kReadable | kWritable : ready & interest;
+    const uint32_t ready = descriptor->Readiness();
+    return (ready & SimDescriptor::kHangUp) != 0 ? kReadable | kWritable : ready & interest;
   }
-  void SocketChanged() override {
+  void DescriptorChanged() override {
     if (!linked()) poller.candidates_.PushBack(*this);
   }
-  void SocketClosed() override {
-    socket = nullptr;
+  void DescriptorClosed() override {
+    descriptor = nullptr;
     poller.watches_.erase(fd);  // deletes this
   }
 
   SimPoller& poller;
   const int fd;
-  SimSocket* socket;
+  SimDescriptor* descriptor;
   uint32_t interest;
   void* token;
 };
@@ -39,31 +39,32 @@ SimPoller::SimPoller(SimOs& os, SimClock& clock) : os_(os), clock_(clock) {}
 SimPoller::~SimPoller() { os_.ForgetPoller(*this); }
 
 int SimPoller::Add(int fd, uint32_t interest, void* token) {
-  SimSocket* socket = nullptr;
-  if (const int error = os_.Begin("Poller.Add", fd, &socket); error != 0) return error;
+  SimDescriptor* descriptor = nullptr;
+  if (const int error = os_.Begin("Poller.Add", fd, &descriptor); error != 0) return error;
+  if (!descriptor->can_be_polled()) return -EPERM;
   if (watches_.find(fd) != watches_.end()) return -EEXIST;
-  auto watch = std::make_unique<Watch>(*this, fd, *socket, interest, token);
-  socket->AddWatcher(*watch);
-  watch->SocketChanged();
+  auto watch = std::make_unique<Watch>(*this, fd, *descriptor, interest, token);
+  descriptor->AddWatcher(*watch);
+  watch->DescriptorChanged();
   watches_.emplace(fd, std::move(watch));
   return 0;
 }
 
 int SimPoller::Modify(int fd, uint32_t interest, void* token) {
-  SimSocket* socket = nullptr;
-  if (const int error = os_.Begin("Poller.Modify", fd, &socket); error != 0) return error;
+  SimDescriptor* descriptor = nullptr;
+  if (const int error = os_.Begin("Poller.Modify", fd, &descriptor); error != 0) return error;
   const auto found = watches_.find(fd);
   if (found == watches_.end()) return -ENOENT;
   Watch& watch = *found->second;
   watch.interest = interest;
   watch.token = token;
-  watch.SocketChanged();
+  watch.DescriptorChanged();
   return 0;
 }
 
 int SimPoller::Remove(int fd) {
-  SimSocket* socket = nullptr;
-  if (const int error = os_.Begin("Poller.Remove", fd, &socket); error != 0) return error;
+  SimDescriptor* descriptor = nullptr;
+  if (const int error = os_.Begin("Poller.Remove", fd, &descriptor); error != 0) return error;
   return watches_.erase(fd) > 0 ? 0 : -ENOENT;
 }
 

@@ -1,6 +1,6 @@
-// SimPoller: Poller over simulated sockets; waiting advances the virtual clock.
+// SimPoller: Poller over simulated descriptors; waiting advances the virtual clock.
 //
-// As in epoll, sockets are reported in the order in which they became ready, those still ready again behind the others.
+// As in epoll, they are reported in the order in which they became ready, those still ready again behind the others.
 // Tests get it from SimOs::NewPoller.
 //
 // Threading: the clock's thread, Wake() too.     Lifetime: ends before its SimOs.
@@ -16,7 +16,7 @@
 #include "troupe/base/monotonic_time.h"
 #include "troupe/os/os.h"
 #include "troupe/testing/sim/sim_clock.h"
-#include "troupe/testing/sim/sim_network.h"
+#include "troupe/testing/sim/sim_descriptor.h"
 
 namespace troupe::testing {
 

@@ -1,0 +1,63 @@
+// SimDescriptor: what a descriptor of a simulated host stands for: a socket, an end of a pipe, a file, a process.
+//
+// Tests do not use it: SimOs gives each a number. Derive from it for another kind, with calls of its own, and tell
+// Changed() whenever Readiness() may have changed. Several descriptors, also of several hosts, may share one.
+//
+// Threading: the clock's thread.
+#ifndef TROUPE_TESTING_SIM_SIM_DESCRIPTOR_H_
+#define TROUPE_TESTING_SIM_SIM_DESCRIPTOR_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+namespace troupe::testing {
+
+// Told when what a descriptor is ready for may have changed, and when it is gone.
+class SimDescriptorWatcher {
+ public:
+  virtual void DescriptorChanged() = 0;
+  virtual void DescriptorClosed() = 0;  // the last call; the watcher is forgotten already
+
+ protected:
+  ~SimDescriptorWatcher() = default;
+};
+
+class SimDescriptor {
+ public:
+  enum ReadinessBits : uint32_t { kHangUp = 1 << 16 };  // reported whatever one waits for
+
+  SimDescriptor() = default;
+  SimDescriptor(const SimDescriptor&) = delete;
+  SimDescriptor& operator=(const SimDescriptor&) = delete;
+  virtual ~SimDescriptor() { TellClosed(); }
+
+  // troupe::Readiness bits, and the above.
+  virtual uint32_t Readiness() const = 0;
+  // False: a poller refuses it, EPERM.
+  virtual bool can_be_polled() const { return true; }
+  // As if the machine had lost power: nobody is told. Nothing is left to do but to destroy it.
+  virtual void Vanish() {}
+
+  void AddWatcher(SimDescriptorWatcher& watcher) { watchers_.push_back(&watcher); }
+  void RemoveWatcher(SimDescriptorWatcher& watcher) {
+    watchers_.erase(std::find(watchers_.begin(), watchers_.end(), &watcher));
+  }
+
+ protected:
+  void Changed() {
+    for (SimDescriptorWatcher* watcher : watchers_) watcher->DescriptorChanged();
+  }
+  // For destructors that go on to use what watchers could ask about.
+  void TellClosed() {
+    for (SimDescriptorWatcher* watcher : std::exchange(watchers_, {})) watcher->DescriptorClosed();
+  }
+
+ private:
+  std::vector<SimDescriptorWatcher*> watchers_;
+};
+
+}  // namespace troupe::testing
+
+#endif  // TROUPE_TESTING_SIM_SIM_DESCRIPTOR_H_
