@@ -8,6 +8,7 @@ import asyncio
 import collections
 import selectors
 import socket
+from asyncio import selector_events
 
 # A scenario that polls more often goes round in circles.
 POLLS_MAX = 20000
@@ -249,6 +250,21 @@ class Selector(selectors.BaseSelector):
 
     def get_key(self, fileobj):
         return self.keys[fileobj]
+
+
+def correct_old_asyncio():
+    """Debian 12's CPython, 3.11.2, reads after connection_made although it was paused there; later ones do not."""
+    transport = selector_events._SelectorSocketTransport
+    inherited = transport._add_reader
+
+    def add_reader(self, *args):
+        if self.is_reading():
+            inherited(self, *args)
+
+    transport._add_reader = add_reader
+
+
+correct_old_asyncio()
 
 
 class Loop(asyncio.SelectorEventLoop):
