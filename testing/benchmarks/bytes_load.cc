@@ -1,6 +1,11 @@
-// The load of the byte servers: bytes_load PORT SERVER_PID MESSAGE_BYTES CONNECTIONS SECONDS.
+// The load of the byte servers.
 //
-// Each connection sends a message, waits until it is back in full, and sends the next. Prints messages per second and
+//   bytes_load PORT SERVER_PID MESSAGE_BYTES CONNECTIONS SECONDS
+//   bytes_load idle PORT SERVER_PID CONNECTIONS
+//
+// idle: each connection gets one message back and then does nothing more; prints the server's memory for each.
+//
+// Otherwise each connection sends a message, waits until it is back in full, and sends the next. Prints messages per second and
 // the server's CPU per message, counted after a quarter of the time has passed.
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -47,9 +52,24 @@ void Send(Connection& connection, const std::string& message) {
   connection.to_receive = message.size();
 }
 
+int Idle(int port, pid_t server, int connections) {
+  const std::string message = "8 bytes.";
+  benchmarks::IdleMeter meter(server);
+  for (int open = 1; open <= connections; ++open) {
+    Connection connection = {.fd = Connect(port)};
+    Send(connection, message);
+    char buffer[8];
+    if (recv(connection.fd, buffer, sizeof(buffer), MSG_WAITALL) != sizeof(buffer)) Die("recv");
+    meter.Opened(open);
+  }
+  meter.PrintResults();
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc == 5 && std::string(argv[1]) == "idle") return Idle(std::atoi(argv[2]), std::atoi(argv[3]), std::atoi(argv[4]));
   if (argc != 6) return 2;
   const int port = std::atoi(argv[1]);
   const pid_t server = std::atoi(argv[2]);

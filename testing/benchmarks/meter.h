@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <string>
 #include <vector>
 
 namespace benchmarks {
@@ -37,6 +38,42 @@ inline int64_t CpuNanos(pid_t process = 0) {
 }
 
 inline void Print(const char* name, double value) { std::printf("%s %.6g\n", name, value); }
+
+// What a process holds of the machine's memory.
+inline int64_t ResidentBytes(pid_t process) {
+  std::FILE* const file = std::fopen(("/proc/" + std::to_string(process) + "/statm").c_str(), "r");
+  if (file == nullptr) Die("statm");
+  long long size = 0, resident = 0;
+  if (std::fscanf(file, "%lld %lld", &size, &resident) != 2) Die("statm");
+  std::fclose(file);
+  return resident * 4096;
+}
+
+// What a server holds for each of many connections that idle: the first ones, which make it allocate what it needs once,
+// do not count.
+class IdleMeter {
+ public:
+  static constexpr int kUncounted = 200;
+
+  explicit IdleMeter(pid_t server) : server_(server) {}
+  // `open` connections stand, all of them idle.
+  void Opened(int open) {
+    if (open == kUncounted) before_ = ResidentBytes(server_);
+    open_ = open;
+  }
+  void PrintResults() const {
+    if (before_ == 0 || open_ <= kUncounted) {
+      std::fprintf(stderr, "too few connections\n");
+      std::exit(1);
+    }
+    Print("bytes_each", static_cast<double>(ResidentBytes(server_) - before_) / (open_ - kUncounted));
+  }
+
+ private:
+  const pid_t server_;
+  int64_t before_ = 0;
+  int open_ = 0;
+};
 
 // A server's first words. It serves until it is killed, at the latest when the program that started it ends.
 inline void PrintPort(int port) {

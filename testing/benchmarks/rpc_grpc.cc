@@ -2,6 +2,7 @@
 //
 //   rpc_grpc server                                  prints its port, serves until it is killed
 //   rpc_grpc client PORT SERVER_PID CALLERS SECONDS  prints the results of RpcLoad
+//   rpc_grpc idle PORT SERVER_PID CONNECTIONS        one call on each, then none; prints the server's memory for each
 #include <cstdlib>
 #include <latch>
 #include <memory>
@@ -87,12 +88,38 @@ int Client(const std::string& port, pid_t server, int callers, double seconds) {
   return 0;
 }
 
+int Idle(const std::string& port, pid_t server, int connections) {
+  benchmarks::IdleMeter meter(server);
+  std::vector<std::shared_ptr<grpc::Channel>> channels;
+  for (int open = 1; open <= connections; ++open) {
+    grpc::ChannelArguments own_connection;
+    own_connection.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    channels.push_back(
+        grpc::CreateCustomChannel("ipv4:127.0.0.1:" + port, grpc::InsecureChannelCredentials(), own_connection));
+    const auto stub = echo::v1::Echo::NewStub(channels.back());
+    grpc::ClientContext context;
+    EchoRequest request;
+    request.set_message("8 bytes.");
+    EchoResponse response;
+    const grpc::Status status = stub->Echo(&context, request, &response);
+    if (!status.ok()) {
+      std::fprintf(stderr, "%s\n", status.error_message().c_str());
+      return 1;
+    }
+    meter.Opened(open);
+  }
+  meter.PrintResults();
+  std::fflush(stdout);
+  std::_Exit(0);  // ten thousand channels take their time to go
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   benchmarks::EndWithParent();
   const std::string role = argc > 1 ? argv[1] : "";
   if (role == "server") return Serve();
+  if (role == "idle" && argc == 5) return Idle(argv[2], std::atoi(argv[3]), std::atoi(argv[4]));
   if (role != "client" || argc != 6) return 2;
   return Client(argv[2], std::atoi(argv[3]), std::atoi(argv[4]), std::atof(argv[5]));
 }

@@ -2,7 +2,9 @@
 //
 //   rpc_troupe server                                  prints its port, serves until it is killed
 //   rpc_troupe client PORT SERVER_PID CALLERS SECONDS  prints the results of RpcLoad
+//   rpc_troupe idle PORT SERVER_PID CONNECTIONS        one call on each, then none; prints the server's memory for each
 #include <cstdlib>
+#include <deque>
 #include <string>
 #include <thread>
 #include <vector>
@@ -88,12 +90,38 @@ int Client(const std::string& port, pid_t server, int callers, double seconds) {
   return 0;
 }
 
+troupe::Task<absl::Status> OpenIdle(troupe::EventLoop& loop, const std::string& target, pid_t server, int connections) {
+  benchmarks::IdleMeter meter(server);
+  std::deque<troupe::Channel> channels;
+  EchoRequest request;
+  request.set_message("8 bytes.");
+  for (int open = 1; open <= connections; ++open) {
+    echo::v1::EchoStub stub(channels.emplace_back(loop, target));
+    const absl::StatusOr<EchoResponse> response = co_await stub.Echo(request);
+    CO_RETURN_IF_ERROR(response.status());
+    meter.Opened(open);
+  }
+  meter.PrintResults();
+  for (troupe::Channel& channel : channels) channel.Close();
+  co_return absl::OkStatus();
+}
+
+int Idle(const std::string& port, pid_t server, int connections) {
+  troupe::EventLoop loop(troupe::PosixOs::Get());
+  const absl::Status status =
+      loop.RunUntilComplete(OpenIdle(loop, absl::StrCat("ipv4:127.0.0.1:", port), server, connections));
+  loop.Close();
+  if (!status.ok()) std::fprintf(stderr, "%s\n", status.ToString().c_str());
+  return status.ok() ? 0 : 1;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   benchmarks::EndWithParent();
   const std::string role = argc > 1 ? argv[1] : "";
   if (role == "server") return troupe::Run(1, argv, Serve);
+  if (role == "idle" && argc == 5) return Idle(argv[2], std::atoi(argv[3]), std::atoi(argv[4]));
   if (role != "client" || argc != 6) return 2;
   return Client(argv[2], std::atoi(argv[3]), std::atoi(argv[4]), std::atof(argv[5]));
 }

@@ -31,6 +31,7 @@ _LOOP_CASES = [
 _BYTES_CONNECTIONS = 16
 _BYTES_SIZES = [(64, "64 B"), (16 << 10, "16 KiB")]
 _CALLS_IN_FLIGHT = [1, 128]
+_IDLE_CONNECTIONS = 10_000
 
 
 class Metric:
@@ -102,6 +103,13 @@ class Servers:
         process, port = self._running[name]
         return port, process.pid
 
+    def end(self, name):
+        """The next one that asks gets a new process, on another port."""
+        process, _ = self._running.pop(name)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
 
 def sections(folder, servers, seconds):
     def loop_row(case, name):
@@ -131,12 +139,27 @@ def sections(folder, servers, seconds):
         ]
         return Row(f"{in_flight} in flight", metrics, measure)
 
+    def idle_row(name, server_program, server_args, load):
+        # A server of its own for each measurement: one that has had connections keeps memory for the next.
+        def measure(peer):
+            port, server = servers.address(server_program + peer, *server_args)
+            try:
+                return run(os.path.join(folder, load(peer)), "idle", port, server, _IDLE_CONNECTIONS)
+            finally:
+                servers.end(server_program + peer)
+
+        return Row(name, [Metric("bytes_each", "server memory, B", 0)], measure)
+
     return [
         Section("Loop: CPU of one operation", ["troupe", "asio"], [loop_row(*case) for case in _LOOP_CASES]),
         Section("Byte echo over TCP: each message and its answer", ["troupe", "epoll", "asio"],
                 [bytes_row(*size) for size in _BYTES_SIZES]),
         Section("Unary calls of 8 bytes over TCP, one connection", ["troupe", "grpc"],
                 [rpc_row(in_flight) for in_flight in _CALLS_IN_FLIGHT]),
+        Section(f"Each of {_IDLE_CONNECTIONS:,} idle connections", ["troupe", "asio"],
+                [idle_row("bytes", "bytes_", [], lambda _: "bytes_load")]),
+        Section(f"Each of {_IDLE_CONNECTIONS:,} idle connections that made a call", ["troupe", "grpc"],
+                [idle_row("calls", "rpc_", ["server"], lambda peer: "rpc_" + peer)]),
     ]
 
 

@@ -84,6 +84,15 @@ class ProgramsTest(unittest.TestCase):
         with self.assertRaises(ProcessLookupError):
             os.kill(pid, 0)
 
+    def test_a_server_that_was_ended_is_started_anew(self):
+        self.write("server", "echo port 7400; exec cat /dev/zero >/dev/null")
+        with table.Servers(self._folder.name) as servers:
+            _, first = servers.address("server")
+            servers.end("server")
+            with self.assertRaises(ProcessLookupError):
+                os.kill(first, 0)
+            self.assertNotEqual(servers.address("server")[1], first)
+
     def test_a_server_without_a_port_is_no_server(self):
         self.write("server", "exit 1")
         with self.assertRaises(KeyError), table.Servers(self._folder.name) as servers:
