@@ -124,6 +124,12 @@ struct ProcessOptions {
   bool new_session = false;  // as setsid(2): out of reach of the terminal's signals
 };
 
+// A descriptor that was open when the process started, for it to serve on.
+struct ListenDescriptor {
+  int fd = -1;
+  std::string name;  // "unknown" where none was given
+};
+
 class Os {
  public:
   virtual ~Os() = default;
@@ -145,6 +151,8 @@ class Os {
   // it is non-blocking and close-on-exec from then on. EBADF ENOTSOCK, ESOCKTNOSUPPORT (it is of another type),
   // EAFNOSUPPORT (its family is none of AF_INET, AF_INET6, AF_UNIX): then nothing of it has changed.
   virtual int AdoptSocket(int fd, int type) = 0;
+  // 1: calls on it do not wait; 0: they do. EBADF
+  virtual int IsNonBlocking(int fd) = 0;
   virtual int SetSocketOption(int fd, int level, int name, int value) = 0;
   virtual int Bind(int fd, const SocketAddress& address) = 0;  // EADDRINUSE EADDRNOTAVAIL EACCES EINVAL
   virtual int Listen(int fd, int backlog) = 0;
@@ -220,6 +228,13 @@ class Os {
   virtual uint64_t TakeSignals(Poller& poller) = 0;
   // Raises `signo` for this process; in simulation, for this host.
   virtual int RaiseSignal(int signo) = 0;
+
+  // ---- what a service manager opened for the process, as systemd's socket activation: LISTEN_PID, LISTEN_FDS and
+  // LISTEN_FDNAMES. In the manager's order. The caller owns them; they are close-on-exec from then on, and nothing else of
+  // them has changed. Given once: the variables are gone afterwards. Call it before other threads are started, which might
+  // read the environment meanwhile. None: there was no manager, or it meant another process. INVALID_ARGUMENT: the
+  // variables make no sense, or a descriptor is not open; none has been taken then.
+  virtual absl::StatusOr<std::vector<ListenDescriptor>> TakeListenDescriptors() = 0;
 
   // ---- resources of the process.
   virtual int64_t DescriptorLimit() = 0;  // soft limit of open descriptors

@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdlib.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
@@ -25,7 +26,10 @@ extern "C" {  // glibc 2.36 leaves it out
 #include <iterator>
 #include <limits>
 #include <memory>
+#include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
@@ -128,6 +132,46 @@ class SigpipeHeldBack {
   sigset_t mask_before_;
   bool was_pending_ = false;
 };
+
+// sd_listen_fds(3).
+absl::StatusOr<std::vector<ListenDescriptor>> ListenDescriptors(const std::optional<std::string>& pid_text,
+                                                                const std::optional<std::string>& count_text,
+                                                                const std::optional<std::string>& names_text) {
+  constexpr int kFirst = 3;
+  std::vector<ListenDescriptor> descriptors;
+  if (!pid_text.has_value() || !count_text.has_value()) return descriptors;
+  const auto number = [](const std::string& text) {
+    int value = -1;
+    const bool digits = !text.empty() && std::all_of(text.begin(), text.end(), absl::ascii_isdigit);
+    return digits && absl::SimpleAtoi(text, &value) ? value : -1;
+  };
+  const int pid = number(*pid_text);
+  if (pid <= 0) return absl::InvalidArgumentError(absl::StrCat("LISTEN_PID is no process's number: ", *pid_text));
+  if (pid != getpid()) return descriptors;
+  const int count = number(*count_text);
+  if (count < 0 || count > std::numeric_limits<int>::max() - kFirst) {
+    return absl::InvalidArgumentError(absl::StrCat("LISTEN_FDS is no number of descriptors: ", *count_text));
+  }
+  std::vector<std::string> names;
+  if (names_text.has_value()) {
+    if (!names_text->empty() || count > 0) names = absl::StrSplit(*names_text, ':');
+    if (names.size() != static_cast<size_t>(count)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("LISTEN_FDNAMES has ", names.size(), " names for ", count, " descriptors"));
+    }
+  }
+  // Looked at before anything is changed, and before memory is taken for as many as somebody wrote there.
+  for (int fd = kFirst; fd < kFirst + count; ++fd) {
+    if (fcntl(fd, F_GETFD) < 0) {
+      return absl::InvalidArgumentError(absl::StrCat("LISTEN_FDS is ", count, ", but descriptor ", fd, " is not open"));
+    }
+  }
+  for (int i = 0; i < count; ++i) {
+    fcntl(kFirst + i, F_SETFD, FD_CLOEXEC);
+    descriptors.push_back({kFirst + i, names.empty() ? "unknown" : std::move(names[static_cast<size_t>(i)])});
+  }
+  return descriptors;
+}
 
 std::vector<char*> Pointers(const std::vector<std::string>& texts) {
   std::vector<char*> pointers;
@@ -235,6 +279,12 @@ class PosixOsImpl : public Os {
     if (family != AF_INET && family != AF_INET6 && family != AF_UNIX) return -EAFNOSUPPORT;
     const int error = MakeOurs(fd);
     return error != 0 ? error : family;
+  }
+
+  int IsNonBlocking(int fd) override {
+    const int flags = fcntl(fd, F_GETFL);
+    if (flags < 0) return -errno;
+    return (flags & O_NONBLOCK) != 0 ? 1 : 0;
   }
 
   int SetSocketOption(int fd, int level, int name, int value) override {
@@ -474,6 +524,17 @@ class PosixOsImpl : public Os {
   }
   uint64_t TakeSignals(Poller& poller) override { return static_cast<PosixPoller&>(poller).TakeSignals(); }
   int RaiseSignal(int signo) override { return kill(getpid(), signo) == 0 ? 0 : -errno; }
+
+  absl::StatusOr<std::vector<ListenDescriptor>> TakeListenDescriptors() override {
+    std::optional<std::string> values[3];
+    constexpr const char* kNames[] = {"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"};
+    for (int i = 0; i < 3; ++i) {
+      if (const char* const value = getenv(kNames[i]); value != nullptr) values[i] = value;
+      unsetenv(kNames[i]);
+    }
+    unsetenv("LISTEN_PIDFDID");  // of newer managers; what it repeats is in LISTEN_PID
+    return ListenDescriptors(values[0], values[1], values[2]);
+  }
 
   int64_t DescriptorLimit() override {
     rlimit limit;

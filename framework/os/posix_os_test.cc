@@ -5,7 +5,9 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -15,12 +17,17 @@
 #include <thread>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 namespace troupe {
 namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 Os& os() { return PosixOs::Get(); }
 
@@ -69,6 +76,98 @@ TEST(PosixOs, ASocketFromElsewhereIsMadeNonBlockingAndCloseOnExecOthersAreLeftAs
     EXPECT_EQ(fcntl(fd, F_GETFD) & FD_CLOEXEC, 0);
   }
   for (const int fd : {blocking, datagrams, netlink, pipes[0], pipes[1]}) EXPECT_EQ(os().Close(fd), 0);
+}
+
+TEST(PosixOs, WhetherADescriptorBlocksCanBeAsked) {
+  int pipes[2];
+  ASSERT_EQ(pipe(pipes), 0);
+  EXPECT_EQ(os().IsNonBlocking(pipes[0]), 0);
+  ASSERT_EQ(os().AdoptPipe(pipes[0]), 0);
+  EXPECT_EQ(os().IsNonBlocking(pipes[0]), 1);
+  for (const int fd : pipes) EXPECT_EQ(os().Close(fd), 0);
+  EXPECT_EQ(os().IsNonBlocking(pipes[0]), -EBADF);
+}
+
+// Runs in a process of its own whose descriptors 3 and 4 are open and live through an exec, as a service manager leaves
+// them, and with its variables.
+template <class F>
+void AsIfStartedByAManager(const char* count, const char* names, F check) {
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    closefrom(3);
+    EXPECT_EQ(fcntl(0, F_DUPFD, 3), 3);
+    EXPECT_EQ(fcntl(0, F_DUPFD, 3), 4);
+    setenv("LISTEN_PID", std::to_string(getpid()).c_str(), 1);
+    setenv("LISTEN_FDS", count, 1);
+    if (names != nullptr) setenv("LISTEN_FDNAMES", names, 1);
+    check();
+    // Whatever it was, it is there once.
+    EXPECT_THAT(*os().TakeListenDescriptors(), IsEmpty());
+    for (const char* name : {"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}) EXPECT_EQ(getenv(name), nullptr) << name;
+    fflush(nullptr);
+    _exit(::testing::Test::HasFailure() ? 1 : 0);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0) << "see what the child printed";
+}
+
+bool ClosesOnExec(int fd) { return (fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0; }
+
+TEST(PosixOs, DescriptorsOfAServiceManagerAreTakenOnceWithTheirNames) {
+  AsIfStartedByAManager("2", "http:", [] {
+    const absl::StatusOr<std::vector<ListenDescriptor>> taken = os().TakeListenDescriptors();
+    ASSERT_TRUE(taken.ok()) << taken.status();
+    ASSERT_EQ(taken->size(), 2u);
+    EXPECT_EQ((*taken)[0].fd, 3);
+    EXPECT_EQ((*taken)[0].name, "http");
+    EXPECT_EQ((*taken)[1].fd, 4);
+    EXPECT_EQ((*taken)[1].name, "");
+    EXPECT_TRUE(ClosesOnExec(3) && ClosesOnExec(4));
+  });
+  AsIfStartedByAManager("1", nullptr, [] {
+    const absl::StatusOr<std::vector<ListenDescriptor>> taken = os().TakeListenDescriptors();
+    ASSERT_TRUE(taken.ok()) << taken.status();
+    ASSERT_EQ(taken->size(), 1u);
+    EXPECT_EQ((*taken)[0].name, "unknown");
+    EXPECT_FALSE(ClosesOnExec(4)) << "it was not handed over";
+  });
+  AsIfStartedByAManager("0", nullptr, [] { EXPECT_THAT(*os().TakeListenDescriptors(), IsEmpty()); });
+}
+
+TEST(PosixOs, DescriptorsForAnotherProcessAreLeftAlone) {
+  AsIfStartedByAManager("2", nullptr, [] {
+    setenv("LISTEN_PID", std::to_string(getppid()).c_str(), 1);
+    EXPECT_THAT(*os().TakeListenDescriptors(), IsEmpty());
+    EXPECT_FALSE(ClosesOnExec(3));
+  });
+  AsIfStartedByAManager("2", nullptr, [] {
+    unsetenv("LISTEN_PID");
+    EXPECT_THAT(*os().TakeListenDescriptors(), IsEmpty());
+    EXPECT_FALSE(ClosesOnExec(3));
+  });
+}
+
+TEST(PosixOs, WhatAServiceManagerCannotHaveMeantIsRefusedWhole) {
+  const auto refuses = [](const char* text) {
+    return [text] {
+      const absl::Status status = os().TakeListenDescriptors().status();
+      EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+      EXPECT_THAT(status.message(), HasSubstr(text));
+      EXPECT_FALSE(ClosesOnExec(3));
+    };
+  };
+  AsIfStartedByAManager("3", nullptr, refuses("descriptor 5 is not open"));
+  AsIfStartedByAManager("2147483647", nullptr, refuses("LISTEN_FDS is no number"));
+  AsIfStartedByAManager("-1", nullptr, refuses("LISTEN_FDS is no number of descriptors: -1"));
+  AsIfStartedByAManager("two", nullptr, refuses("LISTEN_FDS is no number of descriptors: two"));
+  AsIfStartedByAManager("2", "one", refuses("1 names for 2"));
+  AsIfStartedByAManager("0", "one", refuses("1 names for 0"));
+  AsIfStartedByAManager("2", nullptr, [&] {
+    setenv("LISTEN_PID", "me", 1);
+    refuses("LISTEN_PID is no process's number: me")();
+  });
 }
 
 TEST(PosixOs, WakeFromAnotherThreadEndsAnInfiniteWait) {

@@ -235,6 +235,12 @@ int SimOs::AdoptSocket(int fd, int type) {
   return type == SOCK_STREAM ? socket->family() : -ESOCKTNOSUPPORT;
 }
 
+int SimOs::IsNonBlocking(int fd) {
+  SimDescriptor* descriptor = nullptr;
+  if (const int error = Begin("IsNonBlocking", fd, &descriptor); error != 0) return error;
+  return 1;  // there are no others
+}
+
 int SimOs::SetSocketOption(int fd, int level, int name, int value) {
   SimSocket* socket = nullptr;
   if (const int error = Begin("SetSocketOption", fd, &socket); error != 0) return error;
@@ -483,6 +489,15 @@ int SimOs::RaiseSignal(int signo) {
   found->second->signals_ |= uint64_t{1} << signo;
   found->second->Wake();
   return 0;
+}
+
+// ---- what a service manager handed over
+
+absl::StatusOr<std::vector<ListenDescriptor>> SimOs::TakeListenDescriptors() {
+  if (const int error = Begin("TakeListenDescriptors"); error != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("no descriptors were handed over: ", ErrnoText(-error)));
+  }
+  return std::exchange(handed_over_, {});
 }
 
 void SimOs::ForgetPoller(SimPoller& poller) {

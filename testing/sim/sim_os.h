@@ -101,6 +101,8 @@ class SimOs final : public Os {
   void SetWallTime(absl::Time now) { wall_at_zero_ = now - (kernel_.Now() - MonotonicTime()); }
   void SetDescriptorLimit(int limit) { options_.descriptors_max = limit; }
   void AddFile(const std::string& path);  // a regular one, in the way of a Unix socket
+  // What TakeListenDescriptors() gives: `fd` is open already, as if a service manager had opened it.
+  void HandOver(int fd, absl::string_view name) { handed_over_.push_back({fd, std::string(name)}); }
 
   // ---- what is left, for teardown checks
   std::vector<int> OpenDescriptors() const;
@@ -117,6 +119,7 @@ class SimOs final : public Os {
   int Socket(int family, int type) override;
   int SocketPair(int family, int type, int fds[2]) override;
   int AdoptSocket(int fd, int type) override;
+  int IsNonBlocking(int fd) override;
   int SetSocketOption(int fd, int level, int name, int value) override;
   int Bind(int fd, const SocketAddress& address) override;
   int Listen(int fd, int backlog) override;
@@ -150,6 +153,7 @@ class SimOs final : public Os {
   int UnwatchSignal(int signo, Poller& poller) override;
   uint64_t TakeSignals(Poller& poller) override;
   int RaiseSignal(int signo) override;
+  absl::StatusOr<std::vector<ListenDescriptor>> TakeListenDescriptors() override;
   int64_t DescriptorLimit() override { return options_.descriptors_max; }
   int64_t MemoryLimit() override { return options_.memory_bytes; }
 
@@ -194,6 +198,7 @@ class SimOs final : public Os {
   SimIoLimits io_limits_;
   std::map<int, SimPoller*> signal_watchers_;
   std::vector<int> unwatched_signals_;
+  std::vector<ListenDescriptor> handed_over_;
   // Shared with the descriptors of children: a pipe's end stays open until the last is closed.
   std::map<int, std::shared_ptr<SimDescriptor>> descriptors_;
   int lowest_free_ = kFirstDescriptor;

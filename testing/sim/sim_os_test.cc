@@ -610,6 +610,18 @@ uint64_t HashOfRun(uint64_t seed) {
   return kernel.TraceHash();
 }
 
+TEST(SimOs, WhatAManagerHandedOverIsTakenOnce) {
+  SimOs os;
+  const int fd = os.Socket(AF_INET, SOCK_STREAM);
+  os.HandOver(fd, "http");
+  absl::StatusOr<std::vector<ListenDescriptor>> taken = os.TakeListenDescriptors();
+  ASSERT_TRUE(taken.ok()) << taken.status();
+  ASSERT_EQ(taken->size(), 1u);
+  EXPECT_EQ(taken->front().fd, fd);
+  EXPECT_EQ(taken->front().name, "http");
+  EXPECT_THAT(*os.TakeListenDescriptors(), ::testing::IsEmpty());
+}
+
 TEST(SimKernel, TheSameSeedGivesTheSameTrace) {
   EXPECT_EQ(HashOfRun(5), HashOfRun(5));
   EXPECT_NE(HashOfRun(5), HashOfRun(6));
