@@ -25,6 +25,7 @@
 #include <coroutine>
 #include <exception>
 #include <optional>
+#include <source_location>
 #include <utility>
 
 #include "troupe/async/internal/root.h"
@@ -45,7 +46,7 @@ class GeneratorAwaiter;
 // What generators of any type have in common. In its loop's list from its first Next to its end.
 class GeneratorPromiseBase : public PromiseBase, public ListNode<> {
  public:
-  GeneratorPromiseBase() = default;
+  explicit GeneratorPromiseBase(std::source_location made) : PromiseBase(made) {}
 
   // Goes back to the consumer; resumes in the next Next or in Close.
   class YieldAwaiter {
@@ -91,7 +92,10 @@ class GeneratorPromiseBase : public PromiseBase, public ListNode<> {
 template <class T>
 class GeneratorPromise final : public GeneratorPromiseBase {
  public:
-  GeneratorPromise() { self = std::coroutine_handle<GeneratorPromise>::from_promise(*this); }
+  // `made`: at the coroutine.
+  explicit GeneratorPromise(std::source_location made = std::source_location::current()) : GeneratorPromiseBase(made) {
+    self = std::coroutine_handle<GeneratorPromise>::from_promise(*this);
+  }
   AsyncGenerator<T> get_return_object() { return AsyncGenerator<T>(this); }
   YieldAwaiter yield_value(T given) {
     value.emplace(std::move(given));

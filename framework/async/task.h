@@ -5,6 +5,7 @@
 // TaskHandle is a Future<T> that can also be named; TaskGroup and Gather do this for several.
 //
 // Life:         made (nothing runs) -> awaited or created once -> runs -> done
+//               One that is dropped unawaited never ran; debug mode warns of it.
 // Cancellation: TaskHandle::Cancel() throws Cancelled at the innermost co_await, at the next step (C-TSK-05).
 // Lifetime:     a Task owns its coroutine; arguments taken by reference must outlive it. Not a capturing lambda: its
 //               captures die before the coroutine does. A created task is kept alive by its loop until it is done.
@@ -34,7 +35,10 @@ namespace internal {
 template <class T>
 class TaskPromise : public PromiseBase {
  public:
-  TaskPromise() { self = std::coroutine_handle<TaskPromise>::from_promise(*this); }
+  // `made`: at the coroutine.
+  explicit TaskPromise(std::source_location made = std::source_location::current()) : PromiseBase(made) {
+    self = std::coroutine_handle<TaskPromise>::from_promise(*this);
+  }
   Task<T> get_return_object();
   template <class U = T>
     requires std::is_constructible_v<T, U&&>
@@ -58,7 +62,10 @@ class TaskPromise : public PromiseBase {
 template <>
 class TaskPromise<void> : public PromiseBase {
  public:
-  TaskPromise() { self = std::coroutine_handle<TaskPromise>::from_promise(*this); }
+  // `made`: at the coroutine.
+  explicit TaskPromise(std::source_location made = std::source_location::current()) : PromiseBase(made) {
+    self = std::coroutine_handle<TaskPromise>::from_promise(*this);
+  }
   Task<void> get_return_object();
   void return_void() {}
   void Take() {
@@ -107,7 +114,7 @@ class [[nodiscard]] Task {
     return *this;
   }
   ~Task() {
-    if (promise_ != nullptr) promise_->self.destroy();
+    if (promise_ != nullptr) internal::DestroyUnawaited(*promise_);
   }
 
   bool valid() const { return promise_ != nullptr; }
@@ -278,7 +285,7 @@ namespace internal {
 template <class T>
 TaskHandle<T> StartTask(EventLoop& loop, Task<T> task, absl::string_view name, Context context,
                         std::source_location where, bool quiet) {
-  loop.CheckUsable();
+  loop.CheckUsable("CreateTask");
   if (!task.valid()) throw InvalidState("the task is of nothing, or was awaited before");
   if (loop.has_task_factory()) [[unlikely]] {
     NewTask made{std::string(name), std::move(context), where};

@@ -15,6 +15,7 @@
 namespace troupe {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 
 using ::testing::HasSubstr;
@@ -271,6 +272,27 @@ TEST_P(TaskTest, OneThatIsNeverStartedLeavesNothing) {
   }
   EXPECT_EQ(owned.use_count(), 1);
   EXPECT_THAT(TakeReports(), IsEmpty());
+}
+
+// P-3. In debug mode, and only on a loop: elsewhere nobody could be told.
+TEST_P(TaskTest, InDebugModeACoroutineThatIsNeverAwaitedIsReported) {
+  const auto drops_one = [] { static_cast<void>(One()); };
+  loop_.CallSoon(drops_one);
+  RunReady();
+  EXPECT_THAT(reports_, IsEmpty()) << "not in debug mode";
+  loop_.SetDebug(true);
+  drops_one();
+  EXPECT_THAT(reports_, IsEmpty()) << "no loop runs";
+  loop_.CallSoon(drops_one);
+  loop_.CallSoon([this] { loop_.CreateTask(One()); });
+  loop_.CallSoon([] { Task<int> moved = One(), kept = std::move(moved); });
+  RunReady();
+  ASSERT_EQ(reports_.size(), 2u);
+  for (const ExceptionContext& report : reports_) {
+    EXPECT_THAT(report.ToString(), AllOf(HasSubstr("coroutine was never awaited"), HasSubstr("task_test.cc:"),
+                                         HasSubstr("One()")));
+  }
+  TakeReports();
 }
 
 // C-TSK-06

@@ -106,7 +106,7 @@ class WrappedState final : public FutureState<T> {
 template <class T>
 Future<T> WrapFuture(ThreadFuture<T> future, EventLoop& loop = EventLoop::Current(),
                      std::source_location where = std::source_location::current()) {
-  loop.CheckUsable();
+  loop.CheckUsable("WrapFuture");
   auto* state = new internal::WrappedState<T>(loop, future.state(), where);
   Future<T> wrapped{internal::Ref(state)};
   state->Start();

@@ -173,10 +173,12 @@ void EventLoop::SetDebug(bool debug) {
   checked_ = debug_ || IsClosed();
 }
 
-void EventLoop::CheckUsableSlow() const {
+void EventLoop::CheckUsableSlow(const char* called) const {
   if (IsClosed()) throw InvalidState("Event loop is closed");
+  if (!debug_) return;
   if (IsRunning() && thread_.load(std::memory_order_relaxed) != std::this_thread::get_id()) {
-    throw InvalidState("Non-thread-safe operation invoked on an event loop other than the current one");
+    throw InvalidState(
+        absl::StrCat("Non-thread-safe operation invoked on an event loop other than the current one: ", called));
   }
 }
 
@@ -373,7 +375,7 @@ void EventLoop::ReleaseDescriptor(FdWatcher& watcher) {
 int EventLoop::SetWatch(FdWatcher& watcher, uint32_t before, uint32_t now) {
   const int fd = watcher.fd();
   if (now == 0) return poller_ ? poller_->Remove(fd) : 0;
-  CheckUsable();
+  CheckUsable("FdWatcher::Watch");
   if (before != 0) return poller_->Modify(fd, now, &watcher);
   if (fd < 0) return -EBADF;
   if (watchers_[fd] == nullptr) watchers_[fd] = &watcher;  // released before
@@ -394,7 +396,7 @@ EventLoop::CallbackWatcher& EventLoop::UserWatcher(int fd) {
 }
 
 int EventLoop::SetReader(int fd, absl::AnyInvocable<void()> callback) {
-  CheckUsableSlow();
+  CheckUsableSlow("AddReader");
   CallbackWatcher& watcher = UserWatcher(fd);
   watcher.reader = std::make_shared<CallbackWatcher::Registered>(std::move(callback));
   watcher.readable_.Unlink();  // what was queued is the former one's
@@ -404,7 +406,7 @@ int EventLoop::SetReader(int fd, absl::AnyInvocable<void()> callback) {
 }
 
 int EventLoop::SetWriter(int fd, absl::AnyInvocable<void()> callback) {
-  CheckUsableSlow();
+  CheckUsableSlow("AddWriter");
   CallbackWatcher& watcher = UserWatcher(fd);
   watcher.writer = std::make_shared<CallbackWatcher::Registered>(std::move(callback));
   watcher.writable_.Unlink();  // what was queued is the former one's
@@ -434,7 +436,7 @@ bool EventLoop::RemoveWriter(int fd) {
 // ---------------------------------------------------------------------------------------------------- signals
 
 absl::Status EventLoop::SetSignalHandler(int signo, absl::AnyInvocable<void()> handler) {
-  CheckUsableSlow();
+  CheckUsableSlow("AddSignalHandler");
   auto shared = std::make_shared<absl::AnyInvocable<void()>>(std::move(handler));
   for (SignalHandler& known : signal_handlers_) {
     if (known.signo == signo) {
@@ -556,13 +558,13 @@ internal::LoopLocal* EventLoop::FindLocal(const void* key) const {
 }
 
 WorkerPool& EventLoop::executor() {
-  CheckUsableSlow();
+  CheckUsableSlow("executor");
   if (!executor_) executor_ = os_.NewWorkerPool(options_.executor_threads_max, "executor");
   return *executor_;
 }
 
 WorkerPool& EventLoop::resolver() {
-  CheckUsableSlow();
+  CheckUsableSlow("resolver");
   if (!resolver_) resolver_ = os_.NewWorkerPool(1, "resolver");
   return *resolver_;
 }

@@ -98,7 +98,7 @@ class EventLoop {
   // ---- scheduling. F is called once, without arguments, in the context of the caller. First scheduled, first run.
   template <LoopCallback F>
   Handle CallSoon(F&& f, std::source_location where = std::source_location::current()) {
-    auto& node = *NewSoon(std::forward<F>(f), Context::Current(), where);
+    auto& node = *NewSoon("CallSoon", std::forward<F>(f), Context::Current(), where);
     Handle handle(node);
     Schedule(node);
     return handle;
@@ -106,7 +106,7 @@ class EventLoop {
   // In a context of one's own choice.
   template <LoopCallback F>
   Handle CallSoonIn(Context context, F&& f, std::source_location where = std::source_location::current()) {
-    auto& node = *NewSoon(std::forward<F>(f), std::move(context), where);
+    auto& node = *NewSoon("CallSoonIn", std::forward<F>(f), std::move(context), where);
     Handle handle(node);
     Schedule(node);
     return handle;
@@ -114,16 +114,17 @@ class EventLoop {
   // CallSoon without a handle: the cheapest form.
   template <LoopCallback F>
   void Post(F&& f, std::source_location where = std::source_location::current()) {
-    Schedule(*NewSoon(std::forward<F>(f), Context::Current(), where));
+    Schedule(*NewSoon("Post", std::forward<F>(f), Context::Current(), where));
   }
   // Not before `delay` has passed; a negative delay is due at once and still orders the timer (C-LOOP-08).
   template <LoopCallback F>
   TimerHandle CallLater(absl::Duration delay, F&& f, std::source_location where = std::source_location::current()) {
+    CheckUsable("CallLater");
     return CallAt(Time() + delay, std::forward<F>(f), where);
   }
   template <LoopCallback F>
   TimerHandle CallAt(MonotonicTime when, F&& f, std::source_location where = std::source_location::current()) {
-    CheckUsable();
+    CheckUsable("CallAt");
     auto* node =
         new internal::CallbackNode<Timer, std::decay_t<F>>(*this, Context::Current(), where, false, std::forward<F>(f));
     TimerHandle handle(*node, when);
@@ -221,7 +222,7 @@ class EventLoop {
   WorkerPool& resolver();  // one thread of its own, so that a busy executor does not stop DNS
   // Queues a Runnable behind what is ready. REQUIRES: not linked.
   void Schedule(Runnable& runnable) {
-    CheckUsable();
+    CheckUsable("Schedule");
     ready_.PushBack(runnable);
   }
   void Schedule(Timer&) = delete;  // ScheduleAt
@@ -231,7 +232,7 @@ class EventLoop {
   void CancelFromThread(Runnable& runnable);
   // REQUIRES: not scheduled.
   void ScheduleAt(Timer& timer, MonotonicTime when) {
-    CheckUsable();
+    CheckUsable("ScheduleAt");
     timers_.Add(timer, when);
   }
   // Takes it out wherever it stands.
@@ -241,14 +242,14 @@ class EventLoop {
   }
   // Runs once, when the current batch ends (or the next one, if none runs): sessions send there what a batch produced.
   void AfterBatch(Runnable& runnable) {
-    CheckUsable();
+    CheckUsable("AfterBatch");
     after_batch_.PushBack(runnable);
   }
   // This loop's own T, made on first use: see internal/loop_local.h.
   template <class T>
   T& Local() {
     if (internal::LoopLocal* known = FindLocal(&internal::kLoopLocalKey<T>)) return static_cast<T&>(*known);
-    CheckUsableSlow();
+    CheckUsableSlow("Local");
     auto made = std::make_unique<T>(*this);
     T& local = *made;
     locals_.push_back({&internal::kLoopLocalKey<T>, std::move(made)});
@@ -261,10 +262,10 @@ class EventLoop {
   }
   // Tasks that are not done, in order of creation.
   IntrusiveList<internal::TaskNode>& tasks() { return tasks_; }
-  // Throws InvalidState when the loop is closed, and in debug mode on the wrong thread.
-  void CheckUsable() const {
+  // Throws InvalidState when the loop is closed, and in debug mode on the wrong thread, which names what was `called`.
+  void CheckUsable(const char* called) const {
     if (checked_) [[unlikely]]
-      CheckUsableSlow();
+      CheckUsableSlow(called);
   }
   // REQUIRES: has_task_factory().
   void CallTaskFactory(NewTask& task);
@@ -289,12 +290,12 @@ class EventLoop {
   };
 
   template <class F>
-  auto* NewSoon(F&& f, Context context, std::source_location where) {
-    CheckUsable();
+  auto* NewSoon(const char* called, F&& f, Context context, std::source_location where) {
+    CheckUsable(called);
     return new internal::CallbackNode<Runnable, std::decay_t<F>>(*this, std::move(context), where, false,
                                                                  std::forward<F>(f));
   }
-  void CheckUsableSlow() const;
+  void CheckUsableSlow(const char* called) const;
 
   int SetReader(int fd, absl::AnyInvocable<void()> callback);
   int SetWriter(int fd, absl::AnyInvocable<void()> callback);

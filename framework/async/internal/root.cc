@@ -1,17 +1,29 @@
 #include "troupe/async/internal/root.h"
 
+#include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "troupe/loop/exception_context.h"
 
 namespace troupe::internal {
 
 std::exception_ptr NoValueError(const PromiseBase& frame) {
-  std::string text = "the coroutine ended without co_return, and has no value";
-  if (frame.where.line() != 0) {
-    absl::StrAppend(&text, "; its last co_await was at ", frame.where.file_name(), ":", frame.where.line());
+  return std::make_exception_ptr(
+      InvalidState(absl::StrCat("the coroutine ended without co_return, and has no value; it was last seen at ",
+                                frame.where.file_name(), ":", frame.where.line())));
+}
+
+void DestroyUnawaited(PromiseBase& frame) {
+  EventLoop* const loop = EventLoop::CurrentOrNull();
+  if (loop != nullptr && loop->debug()) {
+    ExceptionContext context;
+    context.message = "coroutine was never awaited";
+    context.Add("coroutine", absl::StrCat("<coroutine at ", frame.where.file_name(), ":", frame.where.line(), " ",
+                                          frame.where.function_name(), ">"));
+    loop->CallExceptionHandlerLater(context);
   }
-  return std::make_exception_ptr(InvalidState(text));
+  frame.self.destroy();
 }
 
 Leaf::~Leaf() {
@@ -114,7 +126,6 @@ std::string Root::DescribeChain() const {
   if (!started_) absl::StrAppend(&text, "  not started\n");
   for (auto it = frames.rbegin(); it != frames.rend(); ++it) {
     const std::source_location& where = (*it)->where;
-    if (where.line() == 0) continue;
     absl::StrAppend(&text, "  at ", where.file_name(), ":", where.line(), " ", where.function_name(), "\n");
   }
   if (waiting_ != nullptr) {

@@ -38,7 +38,7 @@ class Root;
 class PromiseBase;
 
 // A coroutine that ends without co_return although it promises a value: g++ does not warn of it. InvalidState, with the
-// line of its last co_await.
+// line of its last co_await, or its own.
 std::exception_ptr NoValueError(const PromiseBase& frame);
 
 template <class A>
@@ -66,7 +66,7 @@ class AwaiterRef {
 // What every frame of a chain knows. Base of all promise types.
 class PromiseBase {
  public:
-  PromiseBase() = default;
+  explicit PromiseBase(std::source_location made) : where(made) {}
   PromiseBase(const PromiseBase&) = delete;
   PromiseBase& operator=(const PromiseBase&) = delete;
 
@@ -102,7 +102,7 @@ class PromiseBase {
   std::coroutine_handle<> self;
   PromiseBase* parent = nullptr;             // the frame that awaits this one; null: the root's own
   std::coroutine_handle<>* owner = nullptr;  // what destroys this frame; cleared when the chain goes leaf first
-  std::source_location where;                // of the co_await in which it is, or was last
+  std::source_location where;                // of the co_await in which it is, or was last; before, of the coroutine
   std::exception_ptr error;                  // what left the body
 };
 
@@ -146,6 +146,9 @@ class Leaf {
   Root* root_ = nullptr;
   bool woken_ = false;
 };
+
+// Destroys a coroutine that was never started, of which the running loop warns in debug mode.
+void DestroyUnawaited(PromiseBase& frame);
 
 class Root : public Runnable {
  public:
