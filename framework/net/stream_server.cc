@@ -254,6 +254,11 @@ void StreamServer::OnTransportLost(internal::ByteTransport& transport) {
   CheckClosed();
 }
 
+void StreamServer::OnTransportReplaced(internal::ByteTransport& transport, internal::ByteTransport& layer) {
+  static_cast<ListNode<internal::TransportOwner>&>(transport).Unlink();
+  connections_.PushBack(layer);
+}
+
 // ---------------------------------------------------------------------------------------------------- the end
 
 void StreamServer::Close() {

@@ -115,6 +115,7 @@ class StreamServer final : private internal::TransportOwner {
   void AddConnection(int fd, const SocketAddress& peer, std::unique_ptr<BaseProtocol> protocol);
   bool IsFull() const { return connections_count_ >= connections_max_; }
   void OnTransportLost(internal::ByteTransport& transport) override;
+  void OnTransportReplaced(internal::ByteTransport& transport, internal::ByteTransport& layer) override;
   void CheckClosed();
 
   EventLoop& loop_;

@@ -26,6 +26,7 @@
 #include "troupe/async/task.h"
 #include "troupe/base/byte_queue.h"
 #include "troupe/base/socket_address.h"
+#include "troupe/base/tls_info.h"
 #include "troupe/loop/event_loop.h"
 #include "troupe/net/protocol.h"
 
@@ -103,6 +104,9 @@ class Transport {
   virtual const SocketAddress& peer() const = 0;
   virtual const SocketAddress& local() const = 0;
   virtual int descriptor() const = 0;  // -1: none, or closed
+  // What the handshake has agreed on, and who the peer is; null without TLS, and before the handshake has succeeded.
+  // Stays available after the end, as long as the transport (C-TLS-12).
+  virtual const TlsInfo* tls() const { return nullptr; }
   virtual std::string DebugString() const = 0;
 
  protected:

@@ -42,25 +42,46 @@ std::string TypeName(const std::type_info& type) {
 
 // ---------------------------------------------------------------------------------------------------- life
 
-ByteTransport::ByteTransport(EventLoop& loop, const char* kind, std::unique_ptr<BaseProtocol> protocol)
+ByteTransport::ByteTransport(EventLoop& loop, const char* kind, std::unique_ptr<BaseProtocol> protocol,
+                             DeviceKind device)
     : loop_(loop),
       context_(Context::Current().WithoutDeadline()),
       protocol_(std::move(protocol)),
       buffered_protocol_(IsBuffered(*protocol_)),
+      layer_(device == DeviceKind::kLayer),
+      opening_(layer_),
       kind_(kind) {
   Attach(*protocol_, this);
 }
 
 ByteTransport::~ByteTransport() = default;
 
-void ByteTransport::Start() { loop_.Schedule(*this); }
+void ByteTransport::Start() {
+  opening_ = false;
+  loop_.Schedule(*this);
+}
+
+void ByteTransport::StartMade() {
+  opening_ = false;
+  made_.Happen();
+  Watch();
+}
+
+void ByteTransport::GivePlaceTo(ByteTransport& layer) {
+  layer.high_ = high_;
+  layer.low_ = low_;
+  layer.paused_writing_ = paused_writing_;
+  if (owner_ == nullptr) return;
+  layer.owner_ = std::exchange(owner_, nullptr);
+  layer.owner_->OnTransportReplaced(*this, layer);
+}
 
 void ByteTransport::Step() {
   if (!Runnable::linked() && !loop_.IsClosed()) loop_.Schedule(*this);
 }
 
 void ByteTransport::Run() {
-  if (!connection_made_) {
+  if (!connection_made_ && !opening_) {
     DeliverMade();
   } else if (conn_lost_ != 0 && !lost_.happened()) {
     DeliverLost();
@@ -91,12 +112,13 @@ void ByteTransport::DeliverLost() {
   // Comes before a report, which may leave by Fatal.
   const auto finish = [this] {
     DeviceClose();
+    if (!made_.happened()) made_.Happen();
     lost_.Happen();
     if (owner_ != nullptr) std::exchange(owner_, nullptr)->OnTransportLost(*this);
     if (orphaned_) Step();
   };
   try {
-    protocol_->ConnectionLost(reason_);
+    if (connection_made_) protocol_->ConnectionLost(reason_);  // C-TLS-10
   } catch (...) {  // reports to the exception handler, which passes Fatal on
     finish();
     return ReportException("Exception in protocol.ConnectionLost()");
@@ -146,8 +168,18 @@ std::string ByteTransport::DebugString() const {
 void ByteTransport::Close() {
   if (closing_) return;
   closing_ = true;
-  if (buffer_.empty()) return End(absl::OkStatus());
+  if (layer_) DeviceClosing();
+  if (buffer_.empty() || opening_) return Finish();
   Watch();
+}
+
+void ByteTransport::Finish() {
+  if (layer_) {
+    if (conn_lost_ != 0 || std::exchange(finishing_, true)) return;
+    Watch();
+    if (!DeviceFinish()) return;
+  }
+  End(absl::OkStatus());
 }
 
 void ByteTransport::End(absl::Status reason) {
@@ -196,7 +228,9 @@ void ByteTransport::Watch() {
   uint32_t interest = 0;
   if (conn_lost_ == 0) {
     if (connection_made_ && is_reading() && !read_eof_) interest |= kReadable;
-    if (!buffer_.empty()) interest |= kWritable;
+    // A layer that holds bytes of its own may have paused the protocol with nothing in the buffer.
+    if (!buffer_.empty() || (layer_ && paused_writing_)) interest |= kWritable;
+    if (finishing_) interest = 0;
   }
   const int result = DeviceWatch(interest);
   if (result < 0 && conn_lost_ == 0) EndByOs(result, "watch");
@@ -264,6 +298,10 @@ void ByteTransport::OnEof() {
   } catch (...) {  // reports to the exception handler, which passes Fatal on
     return EndByException("EofReceived");
   }
+  if (keep_open && layer_) {
+    LOG(WARNING) << "returning true from EofReceived() has no effect on a " << kind_;  // C-TLS-11
+    keep_open = false;
+  }
   if (!keep_open) Close();
 }
 
@@ -272,7 +310,8 @@ void ByteTransport::OnEof() {
 bool ByteTransport::MayWrite(bool empty) {
   if (write_eof_) throw InvalidState("Cannot call Write() after WriteEof()");
   if (empty) return false;
-  if (conn_lost_ == 0) return true;
+  if (conn_lost_ == 0 && !(layer_ && closing_)) return true;  // C-TLS-13
+  if (conn_lost_ == 0) return false;
   if (conn_lost_ >= kLostWritesBeforeLog) {
     LOG(WARNING) << "socket.send() raised exception.";
   } else {
@@ -284,6 +323,7 @@ bool ByteTransport::MayWrite(bool empty) {
 int64_t ByteTransport::Send(absl::Span<const iovec> pieces) {
   const int64_t sent = DeviceSend(pieces);
   if (sent >= 0) return sent;
+  if (conn_lost_ != 0) return -1;  // a layer has reported its failure itself
   if (sent == -EAGAIN) return 0;
   EndByOs(static_cast<int>(sent), "write");
   return -1;
@@ -310,7 +350,8 @@ void ByteTransport::Write(absl::Span<const char> bytes) {
   }
   const iovec piece = {const_cast<char*>(bytes.data()), bytes.size()};
   const int64_t sent = Send(absl::MakeConstSpan(&piece, 1));
-  if (sent < 0 || static_cast<size_t>(sent) == bytes.size()) return;
+  if (sent < 0) return;
+  if (static_cast<size_t>(sent) == bytes.size()) return SentAll();
   buffer_.Append(bytes.subspan(static_cast<size_t>(sent)));
   BufferedSome();
 }
@@ -322,7 +363,8 @@ void ByteTransport::Write(ByteQueue&& bytes) {
     return MaybePause();
   }
   buffer_ = std::move(bytes);
-  if (!SendBuffered() || buffer_.empty()) return;
+  if (!SendBuffered()) return;
+  if (buffer_.empty()) return SentAll();
   BufferedSome();
 }
 
@@ -352,22 +394,23 @@ void ByteTransport::Writev(absl::Span<const absl::Span<const char>> pieces) {
   for (const iovec& piece : rest)
     buffer_.Append(absl::MakeConstSpan(static_cast<char*>(piece.iov_base), piece.iov_len));
   for (; next < pieces.size(); ++next) buffer_.Append(pieces[next]);
-  if (buffer_.empty()) return;
+  if (buffer_.empty()) return SentAll();
   was_empty ? BufferedSome() : MaybePause();
 }
 
 void ByteTransport::OnWritable() {
   ContextScope scope(context_);
-  if (!SendBuffered()) return;
+  if (!buffer_.empty() && !SendBuffered()) return;
   MaybeResume();
   // ResumeWriting may have written more, or ended the connection.
   if (conn_lost_ != 0 || !buffer_.empty()) return;
-  if (closing_) return End(absl::OkStatus());
+  if (closing_) return Finish();
   Watch();
   if (write_eof_) ShutdownWrite();
 }
 
 void ByteTransport::WriteEof() {
+  if (layer_) throw InvalidState(absl::StrCat("a ", kind_, " cannot end one direction alone: see CanWriteEof()"));
   if (closing_ || write_eof_) return;
   write_eof_ = true;
   if (buffer_.empty()) ShutdownWrite();
@@ -399,8 +442,9 @@ absl::Status ByteTransport::SetWriteBufferLimits(WriteBufferLimits limits) {
 }
 
 void ByteTransport::MaybePause() {
-  if (buffer_.size() <= high_ || paused_writing_ || !connection_made_) return;
+  if (write_buffer_size() <= high_ || paused_writing_ || !connection_made_) return;
   paused_writing_ = true;
+  if (layer_) Watch();
   try {
     protocol_->PauseWriting();
   } catch (...) {  // reports to the exception handler, which passes Fatal on
@@ -409,7 +453,7 @@ void ByteTransport::MaybePause() {
 }
 
 void ByteTransport::MaybeResume() {
-  if (!paused_writing_ || buffer_.size() > low_) return;
+  if (!paused_writing_ || write_buffer_size() > low_) return;
   paused_writing_ = false;
   try {
     protocol_->ResumeWriting();

@@ -1,10 +1,12 @@
 // ByteTransport: the rules of a byte stream (CONTRACT.md, sections 10 to 13), over a device that sends and receives.
 //
-// Sockets (stream_transport.h) and pairs over memory (memory_transport.h) are devices; what users may rely on is
-// written here once. A device behaves as a non-blocking socket does, and reports readiness level-triggered through
-// OnReady.
+// Sockets (stream_transport.h), pairs over memory (memory_transport.h) and TLS (tls_transport.h) are devices; what users
+// may rely on is written here once. A device behaves as a non-blocking socket does, and reports readiness
+// level-triggered through OnReadable and OnWritable. A layer (TLS) is a device over another transport: it takes time to
+// open and to close, holds bytes of its own, and has no half-open state.
 //
-// Life:      made -> Start (ConnectionMade is queued) -> ... -> ending (ConnectionLost is queued) -> lost -> destroyed
+// Life:      made -> [opening] -> Start (ConnectionMade is queued) -> ... -> [closing down] -> ending (ConnectionLost is
+//            queued) -> lost -> destroyed
 // Invariants: 1. Bytes are in `buffer_` only while the device takes no more; then it is watched for writing.
 //            2. Nothing is sent or received once `conn_lost_` is not 0; one ConnectionLost follows.
 //            3. The protocol is called from the loop only, PauseWriting excepted, and after such a call returned the
@@ -39,6 +41,8 @@ class TransportOwner {
  public:
   // ConnectionLost has returned. The owner drops the transport.
   virtual void OnTransportLost(ByteTransport& transport) = 0;
+  // `layer` takes the place of `transport`, over which it was made and which it owns from now on.
+  virtual void OnTransportReplaced(ByteTransport& transport, ByteTransport& layer) = 0;
 
  protected:
   ~TransportOwner() = default;
@@ -48,12 +52,19 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
  public:
   // Queues ConnectionMade. Once, first.
   void Start();
-  // Waits until ConnectionMade has returned and reading has started: the last to know (C-TRN-01).
+  // Waits until ConnectionMade has returned and reading has started: the last to know (C-TRN-01); or until the transport
+  // was lost before that.
   Occurrence::Waiter Made() { return made_.Wait("ConnectionMade"); }
+  // Another transport can be layered over it: it stands, and both directions are open.
+  bool can_be_layered() const { return connection_made_ && !closing_ && !read_eof_ && !write_eof_; }
+  // False: ConnectionMade has not been called, and if the transport is lost never will be.
+  bool connection_made() const { return connection_made_; }
   // The status that ConnectionLost gets or got; OK before the end.
   const absl::Status& lost_reason() const { return reason_; }
   // `owner` owns this transport from now on.
   void set_owner(TransportOwner* owner) { owner_ = owner; }
+  // `layer`, made over this transport, stands at its owner's from now on, if it has one, and may pause as it did.
+  void GivePlaceTo(ByteTransport& layer);
 
   EventLoop& loop() final { return loop_; }
   using Transport::Write;
@@ -61,11 +72,11 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
   void Write(ByteQueue&& bytes) final;
   void Writev(absl::Span<const absl::Span<const char>> pieces) final;
   void WriteEof() final;
-  bool CanWriteEof() const final { return true; }
+  bool CanWriteEof() const final { return !layer_; }
   absl::Status SetWriteBufferLimits(WriteBufferLimits limits) final;
   size_t write_high_mark() const final { return high_; }
   size_t write_low_mark() const final { return low_; }
-  size_t write_buffer_size() const final { return buffer_.size(); }
+  size_t write_buffer_size() const final { return layer_ ? buffer_.size() + DeviceBuffered() : buffer_.size(); }
   void PauseReading() final;
   void ResumeReading() final;
   bool is_reading() const final { return !paused_reading_ && !closing_; }
@@ -78,8 +89,11 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
   std::string DebugString() const final;
 
  protected:
+  enum class DeviceKind : uint8_t { kKernel, kLayer };
+
   // `kind`: a literal, "socket transport", for messages.
-  ByteTransport(EventLoop& loop, const char* kind, std::unique_ptr<BaseProtocol> protocol);
+  ByteTransport(EventLoop& loop, const char* kind, std::unique_ptr<BaseProtocol> protocol,
+                DeviceKind device = DeviceKind::kKernel);
   ~ByteTransport() override;
   void Destroy() final;
 
@@ -94,9 +108,26 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
   // "fd=7 [::1]:40000 -> [::1]:7400"
   virtual std::string DescribeDevice() const = 0;
 
+  // ---- a layer only.
+  // Of the bytes that it has taken, those that the kernel has not.
+  virtual size_t DeviceBuffered() const { return 0; }
+  // Close() was called: what is left to send and to close down has a time limit from now on.
+  virtual void DeviceClosing() {}
+  // Everything is sent. True: the end may come now; false: End() follows.
+  virtual bool DeviceFinish() { return true; }
+
   // ---- what a device reports, from the loop.
   void OnReadable();
   void OnWritable();
+
+  // ---- what a layer reports. It is opening when it is made.
+  // Its protocol has had ConnectionMade from another transport: instead of Start().
+  void StartMade();
+  // Its protocol shall get ConnectionMade when it is open. For GivePlaceTo: the protocol has had it already.
+  void set_connection_made() { connection_made_ = true; }
+  // Ends the connection: drops what is buffered and queues ConnectionLost(reason), if there was a ConnectionMade. Once.
+  void End(absl::Status reason);
+  bool ended() const { return conn_lost_ != 0; }
 
  private:
   // ConnectionMade, ConnectionLost, deletion: one a time, in this order.
@@ -111,6 +142,9 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
   // Sends once from the buffer; false: the connection has failed.
   bool SendBuffered();
   void BufferedSome();
+  void SentAll() {
+    if (layer_) MaybePause();  // it may hold them
+  }
   void MaybePause();
   void MaybeResume();
   void ShutdownWrite();
@@ -123,8 +157,8 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
   void DeliverMade();
   void DeliverLost();
 
-  // Ends the connection: drops what is buffered and queues ConnectionLost(reason). Once.
-  void End(absl::Status reason);
+  // Nothing is left to send: the end, for a layer after it has closed down.
+  void Finish();
   // The device failed: only logged, and only in debug mode (C-TRN-08).
   void EndByOs(int error, absl::string_view what);
   // A callback threw: ends the connection and reports. REQUIRES: in a catch block.
@@ -144,6 +178,9 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
   bool write_eof_ = false;
   bool shut_down_ = false;
   bool paused_writing_ = false;
+  const bool layer_;
+  bool opening_;            // a layer that is not open yet
+  bool finishing_ = false;  // a layer that closes down: nothing more is written
   bool connection_made_ = false;
   bool orphaned_ = false;  // no TransportPtr any more
   size_t high_ = 64 << 10;
