@@ -103,35 +103,29 @@ int64_t CgroupLimit(const std::string& root, absl::string_view group, const std:
   }
 }
 
-// Keeps SIGPIPE from the process in a call that cannot be told not to raise it: it is blocked in this thread, and one that
-// the call raised is taken out again. One that was pending before stays.
-class SigpipeHeldBack {
- public:
-  SigpipeHeldBack() {
-    sigemptyset(&sigpipe_);
-    sigaddset(&sigpipe_, SIGPIPE);
-    sigset_t pending;
+// As Retry, of a call that cannot be told not to raise SIGPIPE: it never reaches the process. One that was pending before
+// stays pending.
+template <class Call>
+int64_t RetryHoldingSigpipeBack(Call call) {
+  sigset_t sigpipe, before, pending;
+  sigemptyset(&sigpipe);
+  sigaddset(&sigpipe, SIGPIPE);
+  pthread_sigmask(SIG_BLOCK, &sigpipe, &before);
+  const bool was_blocked = sigismember(&before, SIGPIPE) == 1;
+  bool was_pending = false;
+  if (was_blocked) {
     sigpending(&pending);
-    was_pending_ = sigismember(&pending, SIGPIPE) == 1;
-    if (!was_pending_) pthread_sigmask(SIG_BLOCK, &sigpipe_, &mask_before_);
+    was_pending = sigismember(&pending, SIGPIPE) == 1;
   }
-  SigpipeHeldBack(const SigpipeHeldBack&) = delete;
-  SigpipeHeldBack& operator=(const SigpipeHeldBack&) = delete;
-  ~SigpipeHeldBack() {
-    if (was_pending_) return;
-    const int saved = errno;
+  const int64_t result = Retry(call);
+  if (result == -EPIPE && !was_pending) {
     const timespec at_once = {};
-    while (sigtimedwait(&sigpipe_, nullptr, &at_once) < 0 && errno == EINTR) {
+    while (sigtimedwait(&sigpipe, nullptr, &at_once) < 0 && errno == EINTR) {
     }
-    pthread_sigmask(SIG_SETMASK, &mask_before_, nullptr);
-    errno = saved;
   }
-
- private:
-  sigset_t sigpipe_;
-  sigset_t mask_before_;
-  bool was_pending_ = false;
-};
+  if (!was_blocked) pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return result;
+}
 
 // sd_listen_fds(3).
 absl::StatusOr<std::vector<ListenDescriptor>> ListenDescriptors(const std::optional<std::string>& pid_text,
@@ -190,7 +184,10 @@ class SpawnActions {
   SpawnActions(const SpawnActions&) = delete;
   SpawnActions& operator=(const SpawnActions&) = delete;
   ~SpawnActions() {
-    for (const int source : sources_) close(source);
+    for (const Source& source : sources_) {
+      if (!started_) fcntl(source.fd, F_SETFL, source.flags);
+      close(source.fd);
+    }
     posix_spawn_file_actions_destroy(&file_actions_);
     posix_spawnattr_destroy(&attributes_);
   }
@@ -206,9 +203,9 @@ class SpawnActions {
         // From above 2, where no other of the three is put before it has been copied.
         const int source = fcntl(given[fd], F_DUPFD_CLOEXEC, 3);
         if (source < 0) return errno;
-        sources_.push_back(source);
-        // Programs do not expect to be told to come again.
         const int flags = fcntl(source, F_GETFL);
+        sources_.push_back({source, flags});
+        // Programs do not expect to be told to come again.
         if (flags < 0 || fcntl(source, F_SETFL, flags & ~O_NONBLOCK) != 0) return errno;
         error = posix_spawn_file_actions_adddup2(&file_actions_, source, fd);
       }
@@ -230,11 +227,19 @@ class SpawnActions {
 
   const posix_spawn_file_actions_t* file_actions() const { return &file_actions_; }
   const posix_spawnattr_t* attributes() const { return &attributes_; }
+  // What was given blocks from now on; without this it is as it was.
+  void set_started() { started_ = true; }
 
  private:
+  struct Source {
+    int fd;
+    int flags;  // as they were
+  };
+
   posix_spawn_file_actions_t file_actions_;
   posix_spawnattr_t attributes_;
-  std::vector<int> sources_;
+  std::vector<Source> sources_;
+  bool started_ = false;
 };
 
 class PosixOsImpl : public Os {
@@ -398,8 +403,7 @@ class PosixOsImpl : public Os {
   }
 
   int64_t Write(int fd, absl::Span<const iovec> bytes) override {
-    const SigpipeHeldBack held_back;
-    return Retry([&]() -> int64_t {
+    return RetryHoldingSigpipeBack([&]() -> int64_t {
       return writev(fd, bytes.data(), static_cast<int>(std::min<size_t>(bytes.size(), IOV_MAX)));
     });
   }
@@ -420,8 +424,7 @@ class PosixOsImpl : public Os {
 
   int64_t SendFile(int socket, int file, int64_t offset, int64_t bytes_max) override {
     // There is no MSG_NOSIGNAL for sendfile(2).
-    const SigpipeHeldBack held_back;
-    return Retry([&]() -> int64_t {
+    return RetryHoldingSigpipeBack([&]() -> int64_t {
       off_t position = offset;
       return sendfile(socket, file, &position, static_cast<size_t>(bytes_max));
     });
@@ -440,20 +443,22 @@ class PosixOsImpl : public Os {
     if (error != 0) return -error;
     const int process = pidfd_open(child, 0);
     if (process < 0) {
-      // Nobody could wait for it any more.
       const int saved = errno;
-      kill(child, SIGKILL);
-      Retry([&] { return waitpid(child, nullptr, 0); });
+      if (saved != ESRCH) {  // it was waited for elsewhere, or SIGCHLD is ignored: the number may be another's
+        // Nobody could wait for it any more.
+        kill(child, SIGKILL);
+        Retry([&] { return waitpid(child, nullptr, 0); });
+      }
       return -saved;
     }
+    actions.set_started();
     *pid = child;
     return process;
   }
 
   int TakeExitStatus(int process, int* status) override {
     siginfo_t info = {};
-    const int waited =
-        Retry([&] { return waitid(P_PIDFD, static_cast<id_t>(process), &info, WEXITED | WNOHANG); });
+    const int waited = Retry([&] { return waitid(P_PIDFD, static_cast<id_t>(process), &info, WEXITED | WNOHANG); });
     if (waited < 0) return waited;
     if (info.si_pid == 0) return -EAGAIN;
     *status = info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
@@ -505,8 +510,7 @@ class PosixOsImpl : public Os {
     char host[NI_MAXHOST], service[NI_MAXSERV];
     const int flags = (query.numeric_host ? NI_NUMERICHOST : 0) | (query.numeric_service ? NI_NUMERICSERV : 0) |
                       (query.name_required ? NI_NAMEREQD : 0) | (query.datagram ? NI_DGRAM : 0);
-    const int error =
-        getnameinfo(address.get(), address.length(), host, sizeof(host), service, sizeof(service), flags);
+    const int error = getnameinfo(address.get(), address.length(), host, sizeof(host), service, sizeof(service), flags);
     if (error != 0) return ResolveError(error, errno, address.ToString());
     return HostName{host, service};
   }
@@ -586,7 +590,16 @@ class PosixOsInBits final : public PosixOsImpl {
     return PosixOsImpl::Recv(fd, bytes.subspan(0, Limit().Next()));
   }
 
-  int64_t Send(int fd, absl::Span<const iovec> bytes) override {
+  int64_t Send(int fd, absl::Span<const iovec> bytes) override { return PosixOsImpl::Send(fd, Some(bytes)); }
+
+  int64_t Read(int fd, absl::Span<char> bytes) override {
+    return PosixOsImpl::Read(fd, bytes.subspan(0, Limit().Next()));
+  }
+
+  int64_t Write(int fd, absl::Span<const iovec> bytes) override { return PosixOsImpl::Write(fd, Some(bytes)); }
+
+ private:
+  static std::vector<iovec> Some(absl::Span<const iovec> bytes) {
     size_t room = Limit().Next();
     std::vector<iovec> pieces;
     for (iovec piece : bytes) {
@@ -594,10 +607,8 @@ class PosixOsInBits final : public PosixOsImpl {
       room -= piece.iov_len;
       if (piece.iov_len > 0) pieces.push_back(piece);
     }
-    return PosixOsImpl::Send(fd, pieces);
+    return pieces;
   }
-
- private:
   static IoLimit& Limit() {
     thread_local IoLimit limit = IoLimit::FromEnvironment();
     return limit;

@@ -7,10 +7,16 @@
 #ifndef TROUPE_TESTING_SIM_SIM_DESCRIPTOR_H_
 #define TROUPE_TESTING_SIM_SIM_DESCRIPTOR_H_
 
+#include <sys/uio.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <utility>
 #include <vector>
+
+#include "absl/types/span.h"
 
 namespace troupe::testing {
 
@@ -37,6 +43,11 @@ class SimDescriptor {
   virtual uint32_t Readiness() const = 0;
   // False: a poller refuses it, EPERM.
   virtual bool can_be_polled() const { return true; }
+  // What Os::AdoptPipe takes: a pipe, a socket, a character device.
+  virtual bool is_pipe_like() const { return false; }
+  // As read(2) and write(2), at most `bytes_max` of them; -EBADF: not in this direction, -EINVAL: in none.
+  virtual int64_t Read(absl::Span<char> /*bytes*/) { return -EINVAL; }
+  virtual int64_t Write(absl::Span<const iovec> /*bytes*/, size_t /*bytes_max*/) { return -EINVAL; }
   // As if the machine had lost power: nobody is told. Nothing is left to do but to destroy it.
   virtual void Vanish() {}
 

@@ -165,6 +165,9 @@ class SimSocket final : public SimDescriptor {
   int64_t Recv(absl::Span<char> bytes);
   // At most `bytes_max` of them.
   int64_t Send(absl::Span<const iovec> bytes, size_t bytes_max);
+  bool is_pipe_like() const override { return true; }
+  int64_t Read(absl::Span<char> bytes) override { return Recv(bytes); }
+  int64_t Write(absl::Span<const iovec> bytes, size_t bytes_max) override { return Send(bytes, bytes_max); }
   void Vanish() override;
   // Both ends see the connection reset, at once: what a box in between, or a peer that crashed and came back, does.
   void Reset();
@@ -195,7 +198,7 @@ class SimSocket final : public SimDescriptor {
   const int family_;
   State state_ = State::kIdle;
   std::map<std::pair<int, int>, int> options_;  // (level, name) -> value
-  int error_ = 0;  // SO_ERROR
+  int error_ = 0;                               // SO_ERROR
 
   SocketAddress local_;  // AF_UNSPEC until it is bound, or for a Unix socket without a name
   SocketAddress peer_;

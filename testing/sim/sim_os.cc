@@ -22,6 +22,7 @@
 #include "troupe/base/os_error.h"
 #include "troupe/base/status_macros.h"
 #include "troupe/os/io_limit.h"
+#include "troupe/testing/sim/sim_pipe.h"
 #include "troupe/testing/sim/sim_poller.h"
 #include "troupe/testing/sim/sim_worker_pool.h"
 
@@ -195,7 +196,8 @@ SimDescriptor* SimOs::Find(int fd) {
 
 int SimOs::LowestFree() {
   // No descriptor below the hint is free, so that thousands can be opened in linear time.
-  for (auto it = descriptors_.find(lowest_free_); it != descriptors_.end() && it->first == lowest_free_; ++it) ++lowest_free_;
+  for (auto it = descriptors_.find(lowest_free_); it != descriptors_.end() && it->first == lowest_free_; ++it)
+    ++lowest_free_;
   return lowest_free_ < options_.descriptors_max ? lowest_free_ : -EMFILE;
 }
 
@@ -203,6 +205,19 @@ int SimOs::Install(std::shared_ptr<SimDescriptor> descriptor) {
   const int fd = LowestFree();
   if (fd >= 0) descriptors_.emplace(fd, std::move(descriptor));
   return fd;
+}
+
+int SimOs::InstallPair(std::shared_ptr<SimDescriptor> first, std::shared_ptr<SimDescriptor> second, int fds[2]) {
+  const int first_fd = Install(std::move(first));
+  if (first_fd < 0) return first_fd;
+  const int second_fd = Install(std::move(second));
+  if (second_fd < 0) {
+    TakeOut(first_fd);
+    return second_fd;
+  }
+  fds[0] = first_fd;
+  fds[1] = second_fd;
+  return 0;
 }
 
 int SimOs::Socket(int family, int type) {
@@ -217,16 +232,7 @@ int SimOs::SocketPair(int family, int type, int fds[2]) {
   if (family != AF_UNIX) return -EOPNOTSUPP;
   if (type != SOCK_STREAM) return -ESOCKTNOSUPPORT;
   auto [first, second] = kernel_.network().NewPair(number_);
-  const int first_fd = Install(std::move(first));
-  if (first_fd < 0) return first_fd;
-  const int second_fd = Install(std::move(second));
-  if (second_fd < 0) {
-    TakeOut(first_fd);
-    return second_fd;
-  }
-  fds[0] = first_fd;
-  fds[1] = second_fd;
-  return 0;
+  return InstallPair(std::move(first), std::move(second), fds);
 }
 
 int SimOs::AdoptSocket(int fd, int type) {
@@ -340,24 +346,28 @@ int64_t SimOs::SendTo(int fd, absl::Span<const char> /*bytes*/, const SocketAddr
   return error != 0 ? error : -ENOSYS;
 }
 
-int SimOs::MakePipe(int /*fds*/[2]) {
-  const int error = Begin("MakePipe");
-  return error != 0 ? error : -ENOSYS;
+int SimOs::MakePipe(int fds[2]) {
+  if (const int error = Begin("MakePipe"); error != 0) return error;
+  auto [reader, writer] = SimPipeEnd::NewPair();
+  return Traced(InstallPair(std::move(reader), std::move(writer), fds));
 }
 
 int SimOs::AdoptPipe(int fd) {
-  const int error = Begin("AdoptPipe", fd);
-  return error != 0 ? error : -ENOSYS;
+  SimDescriptor* descriptor = nullptr;
+  if (const int error = Begin("AdoptPipe", fd, &descriptor); error != 0) return error;
+  return descriptor->is_pipe_like() ? 0 : -EINVAL;
 }
 
-int64_t SimOs::Read(int fd, absl::Span<char> /*bytes*/) {
-  const int error = Begin("Read", fd);
-  return error != 0 ? error : -ENOSYS;
+int64_t SimOs::Read(int fd, absl::Span<char> bytes) {
+  SimDescriptor* descriptor = nullptr;
+  if (const int error = Begin("Read", fd, &descriptor); error != 0) return error;
+  return Traced(descriptor->Read(bytes.subspan(0, IoLimit(io_limits_.recv_bytes_max))));
 }
 
-int64_t SimOs::Write(int fd, absl::Span<const iovec> /*bytes*/) {
-  const int error = Begin("Write", fd);
-  return error != 0 ? error : -ENOSYS;
+int64_t SimOs::Write(int fd, absl::Span<const iovec> bytes) {
+  SimDescriptor* descriptor = nullptr;
+  if (const int error = Begin("Write", fd, &descriptor); error != 0) return error;
+  return Traced(descriptor->Write(bytes, IoLimit(io_limits_.send_bytes_max)));
 }
 
 int SimOs::OpenFile(const std::string& /*path*/) {

@@ -53,7 +53,7 @@ struct SimHostOptions {
   absl::Duration worker_latency = absl::Microseconds(20);  // from Submit to the start of the work
 };
 
-// How many bytes one Recv or Send may move; 0: as many as there are. The socket stays ready for the rest. Unless a test
+// How many bytes one Recv or Read, one Send or Write may move; 0: as many as there are. The socket stays ready for the rest. Unless a test
 // sets them, they are those of TROUPE_IO_BYTES_MAX (troupe/os/io_limit.h), drawn from the host's seed.
 struct SimIoLimits {
   size_t recv_bytes_max = 0;
@@ -173,6 +173,8 @@ class SimOs final : public Os {
   template <class Result>
   Result Traced(Result result);
   int Install(std::shared_ptr<SimDescriptor> descriptor);
+  // Both, or neither: 0, or -EMFILE.
+  int InstallPair(std::shared_ptr<SimDescriptor> first, std::shared_ptr<SimDescriptor> second, int fds[2]);
   int LowestFree();  // -EMFILE
   std::shared_ptr<SimDescriptor> TakeOut(int fd);
   size_t IoLimit(size_t bytes_max);
