@@ -148,7 +148,7 @@ Task<absl::StatusOr<Connected<>>> ConnectTo(EventLoop& loop, ProtocolFactory fac
   if (target.address.has_value()) {
     addresses.push_back(*target.address);
   } else {
-    CO_ASSIGN_OR_RETURN(addresses, co_await Resolve(loop, target.query));
+    CO_ASSIGN_OR_RETURN(addresses, co_await GetAddrInfo(loop, target.query));
   }
   std::vector<absl::Status> errors;
   for (const SocketAddress& address : addresses) {

@@ -1,4 +1,4 @@
-// Connecting and resolving, in virtual time. Numbers in comments are those of the contract's rules.
+// Connecting, in virtual time. Numbers in comments are those of the contract's rules.
 #include "troupe/net/connect.h"
 
 #include <netinet/in.h>
@@ -17,10 +17,8 @@
 #include "troupe/async/task.h"
 #include "troupe/base/errors.h"
 #include "troupe/base/os_error.h"
-#include "troupe/net/internal/log_count.h"
 #include "troupe/net/internal/net_testing.h"
 #include "troupe/net/internal/recording_protocol.h"
-#include "troupe/net/resolve.h"
 #include "troupe/net/stream_server.h"
 #include "troupe/testing/sim/sim_os.h"
 
@@ -270,71 +268,6 @@ TEST_P(ConnectTest, DroppedRightAfterConnectingBothEndsAreToldOnce) {
   Settle();
   EXPECT_THAT(client_.log, ElementsAre("made", "lost OK"));
   EXPECT_THAT(served_.log, ElementsAre("made", "eof", "lost OK"));
-}
-
-// ---------------------------------------------------------------------------------------------------- names
-
-// C-DNS-01
-TEST_P(ConnectTest, NumbersSkipTheResolver) {
-  const auto resolve = [&](const char* host, const char* service) {
-    ResolveQuery query;
-    query.host = host;
-    query.service = service;
-    return loop_.RunUntilComplete(Resolve(loop_, query));
-  };
-  EXPECT_EQ(Count("Resolve",
-                  [&] {
-                    EXPECT_THAT(*resolve("1.2.3.4", "80"), ElementsAre(Address("1.2.3.4:80")));
-                    EXPECT_THAT(*resolve("::1", "80"), ElementsAre(Address("[::1]:80")));
-                    EXPECT_THAT(*resolve("1.2.3.4", ""), ElementsAre(Address("1.2.3.4:0")));
-                    EXPECT_EQ(resolve("1.2.3.4", "70000").status().code(), absl::StatusCode::kInvalidArgument);
-                  }),
-            0);
-  EXPECT_EQ(Count("Resolve", [&] { EXPECT_FALSE(resolve("1.2.3.4", "no-such-service").ok()); }), 1);
-  EXPECT_EQ(Count("Resolve", [&] { EXPECT_TRUE(resolve("localhost", "80").ok()); }), 1);
-}
-
-// C-DBG-08
-TEST_P(ConnectTest, InDebugModeASlowResolverIsLogged) {
-  internal::LogCount resolving(google::INFO, "resolving \"localhost\" took 20us");
-  ResolveQuery query;
-  query.host = "localhost";
-  const auto resolve = [&] { EXPECT_TRUE(loop_.RunUntilComplete(Resolve(loop_, query)).ok()); };
-  loop_.SetSlowCallbackDuration(absl::Microseconds(20));  // as long as the simulated resolver takes
-  resolve();
-  EXPECT_EQ(resolving.count(), 0) << "not in debug mode";
-  loop_.SetDebug(true);
-  resolve();
-  EXPECT_EQ(resolving.count(), 1);
-  loop_.SetSlowCallbackDuration(absl::Microseconds(21));
-  resolve();
-  EXPECT_EQ(resolving.count(), 1);
-}
-
-// C-DNS-03
-TEST_P(ConnectTest, TheLoopRunsWhileANameIsResolved) {
-  std::vector<std::string> order;
-  loop_.CallLater(absl::Microseconds(1), [&] { order.push_back("timer"); });
-  ResolveQuery query;
-  query.host = "localhost";
-  ASSERT_TRUE(loop_.RunUntilComplete(Resolve(loop_, query)).ok());
-  order.push_back("resolved");
-  EXPECT_THAT(order, ElementsAre("timer", "resolved"));
-}
-
-TEST_P(ConnectTest, HostAndPortAreSplitAtTheLastPossibleColon) {
-  const auto split = [](const char* text) {
-    const absl::StatusOr<HostPort> parts = SplitHostPort(text);
-    return parts.ok() ? absl::StrCat(parts->host, "|", parts->port) : "refused";
-  };
-  EXPECT_EQ(split("a.b:80"), "a.b|80");
-  EXPECT_EQ(split("[::1]:http"), "::1|http");
-  EXPECT_EQ(split(":80"), "|80");
-  EXPECT_EQ(split("a:"), "a|");
-  EXPECT_EQ(split("a"), "refused");
-  EXPECT_EQ(split(""), "refused");
-  EXPECT_EQ(split("::1:80"), "refused");
-  EXPECT_EQ(split("[::1]80"), "refused");
 }
 
 }  // namespace

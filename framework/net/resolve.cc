@@ -3,6 +3,7 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <string>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -26,6 +27,18 @@ int ParsePort(absl::string_view text) {
   return port;
 }
 
+// C-DBG-08
+void LogTime(EventLoop& loop, MonotonicTime started, const std::string& what) {
+  if (!loop.debug()) return;
+  const absl::Duration took = loop.Time() - started;
+  const std::string text = absl::StrCat("resolving ", what, " took ", absl::FormatDuration(took));
+  if (took >= loop.slow_callback_duration()) {
+    LOG(INFO) << text;
+  } else {
+    VLOG(1) << text;
+  }
+}
+
 Task<Addresses> ResolveQueried(EventLoop& loop, ResolveQuery query) {
   const int port = ParsePort(query.service);
   if (port > 65535) {
@@ -42,18 +55,21 @@ Task<Addresses> ResolveQueried(EventLoop& loop, ResolveQuery query) {
   const auto resolve = [&os = loop.os(), query] { return os.Resolve(query); };
   auto asked = RunInExecutor(loop, loop.resolver(), resolve);
   Addresses answer = co_await std::move(asked);
-  if (loop.debug()) {
-    const absl::Duration took = loop.Time() - started;  // C-DBG-08
-    const std::string text = absl::StrCat("resolving \"", query.host, "\" took ", absl::FormatDuration(took));
-    if (took >= loop.slow_callback_duration()) {
-      LOG(INFO) << text;
-    } else {
-      VLOG(1) << text;
-    }
-  }
+  LogTime(loop, started, absl::StrCat("\"", query.host, "\""));
   if (answer.ok() && answer->empty()) {
     co_return absl::NotFoundError(absl::StrCat("resolving \"", query.host, "\" returned an empty list"));  // C-CSV-05
   }
+  co_return answer;
+}
+
+Task<absl::StatusOr<HostName>> ResolveAddress(EventLoop& loop, SocketAddress address, HostNameQuery query) {
+  // Then it does not block.
+  if (query.numeric_host && query.numeric_service) co_return loop.os().ResolveHostName(address, query);
+  const MonotonicTime started = loop.Time();
+  const auto resolve = [&os = loop.os(), address, query] { return os.ResolveHostName(address, query); };
+  auto asked = RunInExecutor(loop, loop.resolver(), resolve);
+  absl::StatusOr<HostName> answer = co_await std::move(asked);
+  LogTime(loop, started, address.ToString());
   co_return answer;
 }
 
@@ -74,6 +90,10 @@ absl::StatusOr<HostPort> SplitHostPort(absl::string_view text) {
   return HostPort{std::string(text.substr(0, colon)), std::string(text.substr(colon + 1))};
 }
 
-Task<Addresses> Resolve(EventLoop& loop, const ResolveQuery& query) { return ResolveQueried(loop, query); }
+Task<Addresses> GetAddrInfo(EventLoop& loop, const ResolveQuery& query) { return ResolveQueried(loop, query); }
+
+Task<absl::StatusOr<HostName>> GetNameInfo(EventLoop& loop, const SocketAddress& address, HostNameQuery query) {
+  return ResolveAddress(loop, address, query);
+}
 
 }  // namespace troupe

@@ -349,7 +349,7 @@ Task<absl::StatusOr<std::unique_ptr<StreamServer>>> internal::BuildServer(EventL
       query.host = std::move(where.host);
       query.service = std::move(where.port);
       query.passive = true;
-      CO_ASSIGN_OR_RETURN(found, co_await Resolve(loop, query));
+      CO_ASSIGN_OR_RETURN(found, co_await GetAddrInfo(loop, query));
     }
     for (const SocketAddress& address : found) {
       if (std::find(addresses.begin(), addresses.end(), address) == addresses.end()) addresses.push_back(address);
