@@ -128,8 +128,10 @@ struct OutgoingCall {
   absl::string_view path;  // "/kv.v1.KeyValue/Get"; its storage lives as long as the codec (a method table's)
   const Metadata* metadata = nullptr;
   absl::Duration timeout = absl::InfiniteDuration();
-  // The only message, and the half-close with it; null: messages follow by SendMessage and SendHalfClose.
+  // The only message, and the half-close with it, as it is or as Encode() gave it; both null: messages follow by
+  // SendMessage and SendHalfClose.
   const google::protobuf::MessageLite* message = nullptr;
+  const Bytes* encoded = nullptr;
 };
 
 class Codec {
@@ -150,6 +152,8 @@ class Codec {
   // it will never do.
   virtual absl::StatusOr<CallId> StartCall(const OutgoingCall& call, CallEvents& events) = 0;
   virtual void SendHalfClose(CallId id) = 0;
+  // For a call that starts later, or again. OUT_OF_RANGE as StartCall.
+  virtual absl::StatusOr<Bytes> Encode(const google::protobuf::MessageLite& message) const = 0;
 
   // ---- calls of either side. All ignore an id that is over.
   // Encodes before it returns. RESOURCE_EXHAUSTED: larger than the peer or the format takes; nothing was sent.
@@ -192,6 +196,8 @@ class Codec {
   virtual size_t held_bytes() const = 0;
   // Of these, messages of ours that wait for credit.
   virtual size_t waiting_bytes() const = 0;
+  // Of these, single replies: whatever their callers read or do not, a peer that keeps the rules gives credit for them.
+  virtual size_t waiting_reply_bytes() const = 0;
 };
 
 }  // namespace troupe

@@ -720,30 +720,26 @@ void NativeCodec::GrantCall(Call& call) {
 bool NativeCodec::TakeAssembly(Call& call) {
   if (call.assembly_bytes != 0) return true;
   const size_t most = native::kAssemblyMessages * options_.message_bytes_max;
-  const bool first = assembly_queue_.empty() || assembly_queue_.front() == call.id;
+  const bool first = assembly_line_.empty() || &assembly_line_.front() == &call;
   if (first && (assembly_in_use_ == 0 || assembly_in_use_ + call.partial_total <= most)) {
-    if (!assembly_queue_.empty()) assembly_queue_.erase(assembly_queue_.begin());
+    call.ListNode<InLine>::Unlink();
     call.assembly_bytes = call.partial_total;
     assembly_in_use_ += call.assembly_bytes;
     return true;
   }
-  if (std::find(assembly_queue_.begin(), assembly_queue_.end(), call.id) == assembly_queue_.end()) {
-    assembly_queue_.push_back(call.id);
-  }
+  if (!call.ListNode<InLine>::linked()) assembly_line_.PushBack(call);
   return false;
 }
 
 void NativeCodec::ReturnAssembly(Call& call) {
+  const bool was_first = !assembly_line_.empty() && &assembly_line_.front() == &call;
+  call.ListNode<InLine>::Unlink();
+  if (call.assembly_bytes == 0 && !was_first) return;  // nothing has changed for those who stand there
   assembly_in_use_ -= std::exchange(call.assembly_bytes, 0);
-  while (!assembly_queue_.empty()) {
-    const CallId next = assembly_queue_.front();
-    Call* waiting = next == call.id ? nullptr : Find(next);
-    if (waiting == nullptr || !waiting->assembling || waiting->assembly_bytes != 0) {
-      assembly_queue_.erase(assembly_queue_.begin());
-      continue;
-    }
-    GrantCall(*waiting);
-    if (!assembly_queue_.empty() && assembly_queue_.front() == next) return;
+  while (!assembly_line_.empty()) {
+    Call& first = assembly_line_.front();
+    GrantCall(first);
+    if (first.ListNode<InLine>::linked()) return;
   }
 }
 

@@ -54,6 +54,7 @@ class NativeCodec final : public Codec {
 
   absl::StatusOr<CallId> StartCall(const OutgoingCall& call, CallEvents& events) override;
   void SendHalfClose(CallId id) override;
+  absl::StatusOr<Bytes> Encode(const google::protobuf::MessageLite& message) const override;
 
   absl::Status SendMessage(CallId id, const google::protobuf::MessageLite& message) override;
   size_t WaitingBytes(CallId id) const override;
@@ -75,10 +76,12 @@ class NativeCodec final : public Codec {
   size_t open_calls() const override { return table_.size(); }
   size_t held_bytes() const override { return input_capacity_ + waiting_bytes_ + partial_bytes_; }
   size_t waiting_bytes() const override { return waiting_bytes_; }
+  size_t waiting_reply_bytes() const override { return waiting_reply_bytes_; }
 
  private:
   struct InOrder;  // all calls, as they were opened
   struct InTurn;   // calls that wait for the connection's credit
+  struct InLine;   // calls with a message larger than their credit, that wait for others to be assembled
 
   // A message that waits for credit, or the rest of one.
   struct Waiting : Pooled {
@@ -88,7 +91,7 @@ class NativeCodec final : public Codec {
     bool begun = false;  // its first piece has gone
   };
 
-  struct Call : Pooled, ListNode<InOrder>, ListNode<InTurn> {
+  struct Call : Pooled, ListNode<InOrder>, ListNode<InTurn>, ListNode<InLine> {
     CallId id = 0;
     bool ours = false;
     bool receive_done = false;   // the peer sends no more messages
@@ -97,6 +100,7 @@ class NativeCodec final : public Codec {
     bool metadata_done = false;  // initial metadata has come or gone, or may not any more
     bool assembling = false;
     bool send_room_wanted = false;
+    bool reply_waits = false;  // what waits is a single reply
     uint8_t stalled = 0;  // so often ExpireStalled() has found that nothing had gone
     CallEvents* events = nullptr;
     // Receiving: what the peer may still send, and what it sent that was not taken.
@@ -176,11 +180,14 @@ class NativeCodec final : public Codec {
   // ---- credit
   void GrantCall(Call& call);
   void GrantConnection();
+  // False: it stands in line now.
   bool TakeAssembly(Call& call);
+  // The call needs none any more: it leaves the line, and gives what it had to those who stand there.
   void ReturnAssembly(Call& call);
 
   // ---- sending
   absl::Status CheckSize(size_t bytes) const;
+  Bytes Serialized(const google::protobuf::MessageLite& message, size_t size) const;
   void Serialize(const google::protobuf::MessageLite& message, size_t size, char* to) const;
   void BeforeFrame(native::FrameType type);
   char* BeginFrame(size_t payload, native::FrameType type, uint8_t flags, CallId id);
@@ -189,6 +196,7 @@ class NativeCodec final : public Codec {
   bool MaySendNow(const Call& call, size_t size) const;
   void Spend(Call& call, size_t cost);
   void Enqueue(Call& call, const google::protobuf::MessageLite& message, size_t size);
+  void Enqueue(Call& call, Bytes message);
   // Sends what credit allows of what waits in this call.
   void Push(Call& call);
   // In turn, a frame each, what credit allows of what waits in all calls.
@@ -247,7 +255,7 @@ class NativeCodec final : public Codec {
   uint32_t peer_call_credit_ = native::kBaselineCallCredit;
   bool credit_paused_ = false;
   size_t assembly_in_use_ = 0;
-  std::vector<CallId> assembly_queue_;
+  IntrusiveList<Call, InLine> assembly_line_;
 
   // What the peer takes.
   uint32_t peer_calls_max_ = native::kBaselineCalls;
@@ -269,6 +277,7 @@ class NativeCodec final : public Codec {
   uint32_t ping_strikes_ = 0;
 
   size_t waiting_bytes_ = 0;
+  size_t waiting_reply_bytes_ = 0;
   size_t partial_bytes_ = 0;
 };
 

@@ -43,6 +43,17 @@ void NativeCodec::Serialize(const MessageLite& message, size_t size, char* to) c
   message.SerializeWithCachedSizes(&coded);
 }
 
+Bytes NativeCodec::Serialized(const MessageLite& message, size_t size) const {
+  if (size == 0) return Bytes();
+  return Bytes::Make(size, [&](char* to) { Serialize(message, size, to); });
+}
+
+absl::StatusOr<Bytes> NativeCodec::Encode(const MessageLite& message) const {
+  const size_t size = message.ByteSizeLong();
+  if (absl::Status fits = CheckSize(size); !fits.ok()) return absl::OutOfRangeError(fits.message());
+  return Serialized(message, size);
+}
+
 void NativeCodec::BeforeFrame(FrameType type) {
   if (output_.empty()) acks_unsent_ = caused_unsent_ = 0;  // what stood here has been read, as far as we can know
   if (type <= FrameType::kMetadata) ping_strikes_ = 0;
@@ -86,7 +97,13 @@ absl::StatusOr<CallId> NativeCodec::StartCall(const OutgoingCall& outgoing, Call
     room_wanted_ = true;
     return absl::ResourceExhaustedError(absl::StrCat(calls_of_ours_, " calls in flight, the peer takes no more"));
   }
-  const size_t size = outgoing.message == nullptr ? 0 : outgoing.message->ByteSizeLong();
+  const bool has_message = outgoing.message != nullptr || outgoing.encoded != nullptr;
+  size_t size = 0;
+  if (outgoing.encoded != nullptr) {
+    size = outgoing.encoded->size();
+  } else if (outgoing.message != nullptr) {
+    size = outgoing.message->ByteSizeLong();
+  }
   if (absl::Status fits = CheckSize(size); !fits.ok()) return absl::OutOfRangeError(fits.message());
   if (outgoing.path.empty() || outgoing.path.size() > native::kPathBytesMax) {
     return absl::OutOfRangeError(absl::StrCat("method path of ", outgoing.path.size(), " bytes, 1 to 1024"));
@@ -127,20 +144,24 @@ absl::StatusOr<CallId> NativeCodec::StartCall(const OutgoingCall& outgoing, Call
   ++calls_of_ours_;
   counters_.calls_opened_by_us.Add();
 
-  const bool whole = outgoing.message != nullptr && MaySendNow(*call, size);
+  const bool whole = has_message && MaySendNow(*call, size);
   const size_t payload = native::VarintBytes(head) + head + (whole ? size : 0);
   char* to = BeginFrame(payload, FrameType::kCall, kFlagHead | (whole ? kFlagBegin | kFlagClose : 0), call->id);
   to = native::WriteVarint(to, head);
   to = native::WriteCallHead(to, method, path, outgoing.timeout, outgoing.metadata);
-  if (whole) Serialize(*outgoing.message, size, to);
+  if (whole && outgoing.encoded == nullptr) {
+    Serialize(*outgoing.message, size, to);
+  } else if (whole && size > 0) {
+    std::memcpy(to, outgoing.encoded->data(), size);
+  }
   output_.Commit(kFrameHeaderBytes + payload);
-  call->send_done = outgoing.message != nullptr;
+  call->send_done = has_message;
   if (whole) {
     Spend(*call, size + kMessageCost);
     counters_.messages_sent.Add();
-  } else if (outgoing.message != nullptr) {
+  } else if (has_message) {
     call->close_waits = true;
-    Enqueue(*call, *outgoing.message, size);
+    outgoing.encoded != nullptr ? Enqueue(*call, *outgoing.encoded) : Enqueue(*call, *outgoing.message, size);
   }
   return call->id;
 }
@@ -163,13 +184,19 @@ absl::Status NativeCodec::SendMessage(CallId id, const MessageLite& message) {
 }
 
 void NativeCodec::Enqueue(Call& call, const MessageLite& message, size_t size) {
+  Enqueue(call, Serialized(message, size));
+}
+
+void NativeCodec::Enqueue(Call& call, Bytes message) {
   auto* waiting = new Waiting;
+  const size_t size = message.size();
   waiting->size = size;
-  if (size > 0) waiting->rest = Bytes::Make(size, [&](char* to) { Serialize(message, size, to); });
+  waiting->rest = std::move(message);
   (call.waiting_last == nullptr ? call.waiting_first : call.waiting_last->next) = waiting;
   call.waiting_last = waiting;
   call.waiting_bytes += size + kMessageCost;
   waiting_bytes_ += size + kMessageCost;
+  if (call.reply_waits) waiting_reply_bytes_ += size + kMessageCost;
   counters_.messages_sent.Add();
   Push(call);
 }
@@ -249,6 +276,7 @@ NativeCodec::Sent NativeCodec::SendPiece(Call& call) {
   const size_t gone = (waiting.begun ? 0 : kMessageCost) + piece;
   call.waiting_bytes -= gone;
   waiting_bytes_ -= gone;
+  if (call.reply_waits) waiting_reply_bytes_ -= gone;
   waiting.begun = true;
   if (piece == left) {
     call.waiting_first = waiting.next;
@@ -353,6 +381,7 @@ void NativeCodec::SendReply(CallId id, const MessageLite* message, const absl::S
     return SendEnd(*call, head, message, size);
   }
   call->ending = std::make_unique<std::string>(std::move(head));
+  call->reply_waits = call->waiting_first == nullptr;
   if (message != nullptr) Enqueue(*call, *message, size);
 }
 
@@ -387,7 +416,9 @@ void NativeCodec::DropWaiting(Call& call) {
     delete waiting;
   }
   call.waiting_last = nullptr;
-  waiting_bytes_ -= std::exchange(call.waiting_bytes, 0);
+  waiting_bytes_ -= call.waiting_bytes;
+  if (call.reply_waits) waiting_reply_bytes_ -= call.waiting_bytes;
+  call.waiting_bytes = 0;
 }
 
 void NativeCodec::Remove(Call& call) {
@@ -397,7 +428,7 @@ void NativeCodec::Remove(Call& call) {
   --(call.ours ? calls_of_ours_ : calls_of_peer_);
   table_.Erase(call.id);
   call.assembling = false;
-  if (call.assembly_bytes != 0 || !assembly_queue_.empty()) ReturnAssembly(call);
+  ReturnAssembly(call);
   delete &call;
 }
 

@@ -474,6 +474,98 @@ TEST(NativeCodec, OnlySoManyLargeMessagesAreAssembledAtOnce) {
   EXPECT_THAT(granted[0], StartsWith("CREDIT 13 "));
 }
 
+// Counts steps and not time: what is looked at is never more than who stands in line and is alive.
+TEST(NativeCodec, WhoGivesUpLeavesTheLineForAssemblyAtOnce) {
+  CodecOptions options = Server();
+  options.message_bytes_max = 1 << 20;
+  options.connection_credit_bytes = 64 << 20;
+  options.resets_max = 100000;
+  CodecEnd server(options);
+  server.log_messages = false;
+  ASSERT_OK(server.Receive(FrameBytes().Preface()));
+  const std::string piece(1000, 'L');
+  uint32_t id = 1;
+  const auto begin = [&](int calls) {
+    FrameBytes bytes;
+    for (; calls > 0; --calls, id += 2) bytes.Open(id, 0, id == 1 ? "/a" : "").First(id, 1 << 20, piece);
+    return bytes;
+  };
+  // Four are granted, and stay; of the others only the first stays.
+  ASSERT_OK(server.Receive(begin(5)));
+  EXPECT_EQ(NativeCodecTestPeer::AssemblyLine(server.codec()), 1u);
+  for (int round = 0; round < 100; ++round) {
+    const uint32_t first = id;
+    ASSERT_OK(server.Receive(begin(100)));
+    EXPECT_EQ(NativeCodecTestPeer::AssemblyLine(server.codec()), 101u);
+    FrameBytes resets;
+    for (uint32_t i = first; i < id; i += 2) resets.Reset(i, absl::CancelledError(""));
+    ASSERT_OK(server.Receive(resets));
+    EXPECT_EQ(NativeCodecTestPeer::AssemblyLine(server.codec()), 1u);
+  }
+  // The one that stayed has its turn next.
+  server.TakeOutput();
+  ASSERT_OK(server.Receive(FrameBytes().Reset(3, absl::CancelledError(""))));
+  const Lines granted = server.TakeFrames();
+  ASSERT_THAT(granted, SizeIs(1));
+  EXPECT_THAT(granted[0], StartsWith("CREDIT 9 "));
+  EXPECT_EQ(NativeCodecTestPeer::AssemblyLine(server.codec()), 0u);
+}
+
+TEST(NativeCodec, AnEncodedRequestGoesAsTheMessageWould) {
+  for (const size_t size : {size_t{0}, size_t{100}, size_t{100'000}}) {
+    CodecEnd now(Client()), later(Client());
+    const auto value = Value(std::string(size, 'x'));
+    const google::protobuf::BytesValue empty;
+    const google::protobuf::MessageLite& message = size == 0 ? empty : value;
+    now.Start("/a", &message);
+    const absl::StatusOr<Bytes> encoded = later.codec().Encode(message);
+    ASSERT_OK(encoded.status());
+    EXPECT_EQ(encoded->size(), message.ByteSizeLong());
+    struct Nobody final : CallEvents {
+      void OnInitialMetadata(Metadata) override {}
+      void OnMessage(absl::Span<const char>, size_t) override {}
+      void OnHalfClose() override {}
+      void OnEnd(absl::Status, Metadata) override {}
+      void OnReset(absl::Status) override {}
+      void OnSendRoom() override {}
+    } nobody;
+    OutgoingCall call;
+    call.path = "/a";
+    call.encoded = &*encoded;
+    ASSERT_OK(later.codec().StartCall(call, nobody).status());
+    EXPECT_EQ(later.TakeOutput(), now.TakeOutput()) << size;
+  }
+}
+
+// What a stream has not been read is its reader's affair; a single reply that waits is the connection's.
+TEST(NativeCodec, WaitingRepliesAreCountedApart) {
+  CodecEnd client(Client()), server(Server());
+  ASSERT_OK(Exchange(client, server));
+  const CallId stream = client.Start("/a"), unary = client.Start("/a");
+  ASSERT_OK(Exchange(client, server));
+  NativeCodec& codec = server.codec();
+  ASSERT_OK(codec.SendMessage(stream, Value(std::string(100'000, 'x'))));
+  codec.SendReply(stream, nullptr, absl::OkStatus(), nullptr);
+  EXPECT_GT(codec.waiting_bytes(), 30'000u);
+  EXPECT_EQ(codec.waiting_reply_bytes(), 0u);
+  const size_t before = codec.waiting_bytes();
+  const auto reply = Value(std::string(200'000, 'x'));
+  codec.SendReply(unary, &reply, absl::OkStatus(), nullptr);
+  EXPECT_GT(codec.waiting_reply_bytes(), 130'000u);
+  EXPECT_EQ(codec.waiting_reply_bytes(), codec.waiting_bytes() - before);
+  ASSERT_OK(Exchange(client, server));
+  EXPECT_EQ(codec.waiting_reply_bytes(), 0u);
+  EXPECT_EQ(codec.waiting_bytes(), 0u);
+
+  const CallId dropped = client.Start("/a");
+  ASSERT_OK(Exchange(client, server));
+  codec.SendReply(dropped, &reply, absl::OkStatus(), nullptr);
+  EXPECT_GT(codec.waiting_reply_bytes(), 130'000u);
+  codec.Reset(dropped, absl::CancelledError(""));
+  EXPECT_EQ(codec.waiting_reply_bytes(), 0u);
+  EXPECT_EQ(codec.waiting_bytes(), 0u);
+}
+
 TEST(NativeCodec, CreditComesBackInHalves) {
   CodecEnd server(Server());
   server.TakeOutput();

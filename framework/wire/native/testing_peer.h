@@ -147,6 +147,12 @@ class NativeCodecTestPeer {
   static void SetNextId(NativeCodec& codec, CallId id) { codec.next_id_ = id; }
   static void SetLastPeerId(NativeCodec& codec, CallId id) { codec.last_peer_id_ = id; }
   static uint32_t ReceiveCredit(const NativeCodec& codec) { return codec.receive_credit_; }
+  // How many calls stand in line to have a large message assembled.
+  static size_t AssemblyLine(NativeCodec& codec) {
+    size_t count = 0;
+    for (const auto& call : codec.assembly_line_) count += call.assembling ? 1 : 1'000'000;
+    return count;
+  }
   static uint32_t SendCredit(const NativeCodec& codec) { return codec.send_credit_; }
 };
 
