@@ -5,6 +5,7 @@
 #ifndef TROUPE_RPC_METHOD_H_
 #define TROUPE_RPC_METHOD_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <utility>
 
@@ -32,6 +33,16 @@ template <class Message>
 void MoveMessage(google::protobuf::MessageLite& from, google::protobuf::MessageLite& to) {
   static_cast<Message&>(to) = std::move(static_cast<Message&>(from));
 }
+// All that the message occupies, its unknown fields included.
+template <class Message>
+size_t MessageSpace(const google::protobuf::MessageLite& message) {
+  const Message& typed = static_cast<const Message&>(message);
+  if constexpr (requires { typed.SpaceUsedLong(); }) {
+    return typed.SpaceUsedLong();
+  } else {
+    return typed.ByteSizeLong();  // generated for the lite runtime, which does not say
+  }
+}
 
 }  // namespace internal
 
@@ -41,10 +52,11 @@ enum class CallKind : uint8_t { kUnary, kServerStreaming, kClientStreaming, kBid
 struct MessageType {
   const google::protobuf::MessageLite& (*prototype)() = nullptr;
   void (*move)(google::protobuf::MessageLite& from, google::protobuf::MessageLite& to) = nullptr;
+  size_t (*space)(const google::protobuf::MessageLite& message) = nullptr;
 
   template <class Message>
   static constexpr MessageType Of() {
-    return {&internal::Prototype<Message>, &internal::MoveMessage<Message>};
+    return {&internal::Prototype<Message>, &internal::MoveMessage<Message>, &internal::MessageSpace<Message>};
   }
 };
 

@@ -46,8 +46,11 @@ ActorProtocol::~ActorProtocol() {
 }
 
 void ActorProtocol::ConnectionMade(Transport& transport) {
-  hosted_->session = std::make_unique<Session>(transport.loop(), Session::Role::kServer, SessionOptions(),
-                                               &hosted_->table, hosted_->counters);
+  hosted_->memory = std::make_unique<MemoryGuard>(transport.loop(), 0, hosted_->counters.memory);
+  SessionOptions options;
+  options.memory = hosted_->memory.get();
+  hosted_->session =
+      std::make_unique<Session>(transport.loop(), Session::Role::kServer, options, &hosted_->table, hosted_->counters);
   inner_ = hosted_->session->MakeProtocol();
   inner_->ConnectionMade(transport);
 }

@@ -18,6 +18,7 @@
 #include "troupe/base/intrusive_list.h"
 #include "troupe/net/protocol.h"
 #include "troupe/rpc/method.h"
+#include "troupe/service/memory_guard.h"
 #include "troupe/service/service_table.h"
 #include "troupe/service/session.h"
 
@@ -43,7 +44,8 @@ class ActorProtocol : public Protocol {
   struct Hosted : ListNode<> {
     ServiceTable table;
     SessionCounters counters;
-    std::unique_ptr<Session> session;  // goes before what it uses
+    std::unique_ptr<MemoryGuard> memory;  // of the process: the default bound
+    std::unique_ptr<Session> session;     // goes before what it uses
   };
   class Orphans;
 

@@ -133,6 +133,15 @@ TEST_F(ActorProtocolTest, AnActorHasTheLifeOfItsConnection) {
   EXPECT_EQ(server_->connections(), 0u);
 }
 
+TEST_F(ActorProtocolTest, WhatItHoldsIsChargedToTheProcess) {
+  auto slow = Begin("slow");
+  const auto request = static_cast<int64_t>(2 + std::string("slow").size());
+  EXPECT_EQ(os_.held_memory().load(), 2 * request) << "with the channel's, which it might have to send again";
+  slow.Cancel();
+  Advance();
+  EXPECT_EQ(os_.held_memory().load(), 0);
+}
+
 TEST_F(ActorProtocolTest, TheNextConnectionHasAnActorOfItsOwn) {
   for (int i = 0; i < 3; ++i) {
     EXPECT_OK(loop_.RunUntilComplete(Say(EchoStub(*channel_), "hello")));

@@ -13,6 +13,7 @@
 #include "echo/v1/echo.troupe.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "troupe/async/future.h"
 #include "troupe/async/sleep.h"
 #include "troupe/net/memory_transport.h"
 #include "troupe/service/limits.h"
@@ -203,6 +204,108 @@ TEST_F(AttacksTest, SendsAsManyCallsAsItMayAndNeverReads) {
   service_->Advance(absl::Seconds(46));
   EXPECT_EQ(server().counters().write_stalls.value(), 1u);
   EXPECT_LE(server().held_bytes(), kHonestBytes);
+  ExpectHonestClientsServed();
+}
+
+Status AnswerMuch(absl::Duration after, EchoResponse& response) {
+  co_await Sleep(after);
+  response.set_message(std::string(1 << 20, 'x'));
+  co_return absl::OkStatus();
+}
+
+// Small requests with large replies, of handlers that all wait for something before they answer: none has answered when
+// the calls arrive, so that nothing is unsent yet.
+TEST_F(AttacksTest, AsksForMuchAThousandTimesAndNeverReads) {
+  for (const bool gives_credit : {true, false}) {
+    script_.echo = [](const EchoRequest& request, EchoResponse& response, Call&) {
+      return request.message() == "much" ? AnswerMuch(absl::Milliseconds(5), response) : Copy(request, response);
+    };
+    Begin();
+    EchoRequest much;
+    much.set_message("much");
+    stranger_->StopReading();
+    FrameBytes bytes;
+    if (gives_credit) bytes.Credit(0, 1 << 30);
+    const ConnectionLimits& limits = options_.server.limits;
+    const auto allowed = static_cast<int64_t>(limits.write_high_bytes + limits.unsent_bytes_max + (1 << 20)) + 200'000;
+    for (uint32_t i = 0; i < 1000 && !HasFatalFailure(); ++i) {
+      bytes.Call(1 + 2 * i, 0, i == 0 ? kEcho : "", much.SerializeAsString());
+      if (gives_credit) bytes.Credit(1 + 2 * i, 1 << 30);
+      stranger_->Send(bytes);
+      bytes = FrameBytes();
+    }
+    Settle(allowed);
+    for (int i = 0; i < 100 && !HasFatalFailure(); ++i) {
+      service_->Advance(absl::Milliseconds(1));
+      Settle(allowed);
+    }
+    EXPECT_GT(most_, 4 << 20);
+    EXPECT_GT(server().counters().replies_dropped.value(), 0u) << "the first ones, of which nothing was known";
+    EXPECT_LT(server().counters().replies_dropped.value(), 64u);
+    EXPECT_GT(server().counters().starts_delayed_replies.value() + server().counters().starts_delayed_unsent.value(),
+              900u);
+    EXPECT_GT(server().calls_in_flight(), 900u) << "which wait unstarted";
+    ExpectHonestClientsServed();
+    service_.reset();
+    most_ = 0;
+  }
+}
+
+// Once it is known how large its replies are, only so many calls run at once as fit.
+TEST_F(AttacksTest, AsksForMuchAgainAfterItHasReadOnce) {
+  script_.echo = [](const EchoRequest& request, EchoResponse& response, Call&) {
+    return request.message() == "much" ? AnswerMuch(absl::Milliseconds(5), response) : Copy(request, response);
+  };
+  Begin();
+  EchoRequest much;
+  much.set_message("much");
+  const std::string request = much.SerializeAsString();
+  stranger_->Send(FrameBytes().Credit(0, 1 << 30).Call(1, 0, kEcho, request).Credit(1, 1 << 30));
+  service_->Advance(absl::Milliseconds(20));
+  EXPECT_GT(stranger_->received_bytes(), size_t{1} << 20);
+  stranger_->StopReading();
+  for (uint32_t i = 1; i < 60; ++i) {
+    stranger_->Send(FrameBytes().Call(1 + 2 * i, 0, "", request).Credit(1 + 2 * i, 1 << 30));
+  }
+  const int64_t allowed = (5 << 20) + 300'000;
+  for (int i = 0; i < 100 && !HasFatalFailure(); ++i) {
+    Settle(allowed);
+    service_->Advance(absl::Milliseconds(1));
+  }
+  EXPECT_GT(most_, 2 << 20);
+  EXPECT_EQ(server().counters().replies_dropped.value(), 0u);
+  EXPECT_GE(server().calls_in_flight(), 54u);
+  stranger_->Read();
+  service_->Advance(absl::Seconds(5));
+  EXPECT_EQ(server().calls_in_flight(), 0u) << "and all are answered when it reads";
+  EXPECT_GT(stranger_->received_bytes(), size_t{60} << 20);
+  ExpectHonestClientsServed();
+}
+
+// What bounds calls that run must not hold up those that others wait for.
+TEST_F(AttacksTest, CallsThatWaitForALaterOneAllStart) {
+  int running = 0;
+  std::unique_ptr<Promise<void>> all;
+  script_.echo = [&](const EchoRequest& request, EchoResponse& response, Call&) -> Status {
+    if (request.message() != "wait") {
+      response.set_message(request.message());
+      co_return absl::OkStatus();
+    }
+    if (++running == 1000) all->SetValue();
+    Future<void> ready = all->future();
+    co_await std::move(ready);
+    co_return absl::OkStatus();
+  };
+  Begin();
+  all = std::make_unique<Promise<void>>(server().loop());
+  EchoRequest wait;
+  wait.set_message("wait");
+  for (uint32_t i = 0; i < 1000; ++i) {
+    stranger_->Send(FrameBytes().Call(1 + 2 * i, 0, i == 0 ? kEcho : "", wait.SerializeAsString()));
+  }
+  service_->Advance(absl::Milliseconds(200));
+  EXPECT_EQ(running, 1000);
+  EXPECT_EQ(server().calls_in_flight(), 0u);
   ExpectHonestClientsServed();
 }
 

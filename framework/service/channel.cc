@@ -158,8 +158,10 @@ internal::ClientCallRef Channel::StartCall(const MethodInfo& method, const CallO
                                                    " has a place in the order of a session: make the stub "
                                                    "by co_await channel.OpenSession")));
   }
-  return UsableLink().session.StartCall(method, options, message);
+  return UsableLink().session.StartMovableCall(method, options, message, this);
 }
+
+Session* Channel::Destination() { return closed_ ? nullptr : &UsableLink().session; }
 
 Channel::Link& Channel::UsableLink() {
   if (link_ != nullptr && (link_->session.draining() || link_->session.lost())) {

@@ -6,6 +6,11 @@
 // It connects at the first call and again at the first call after a connection was lost. Calls made while it connects
 // wait; calls in flight on a connection that is lost end UNAVAILABLE.
 //
+// A call that no handler has seen is sent again by itself, its deadline running: by the next connection and however
+// often when it waited for room and was never sent; once, perhaps on the same connection, when the server says that it
+// did not start it, because it takes no more or is going away. So a server that drains loses no call. Not moved are
+// requests of more than 256 KiB and streams of requests once they were sent, and calls of a session. calls_moved
+//
 // Targets:   "dns:///host:port", "host:port", "ipv4:127.0.0.1:7400", "ipv6:[::1]:7400", "unix:/path", "unix:///path",
 //            "unix-abstract:name"; "troupe+" before the scheme asks for the native wire. One address each.
 // Threading: the loop's.     Lifetime: calls that outlive it end UNAVAILABLE. Destroyed without Close() it drops what
@@ -27,6 +32,7 @@
 #include "troupe/async/task.h"
 #include "troupe/loop/event_loop.h"
 #include "troupe/rpc/caller.h"
+#include "troupe/service/internal/call_mover.h"
 #include "troupe/service/limits.h"
 #include "troupe/service/memory_guard.h"
 #include "troupe/service/session.h"
@@ -48,7 +54,7 @@ struct ChannelOptions {
 template <class Stub>
 class OpenedSession;
 
-class Channel final : public Caller {
+class Channel final : public Caller, private internal::CallMover {
  public:
   // A target that cannot be understood makes every call end INVALID_ARGUMENT, at once and with what is wrong.
   Channel(EventLoop& loop, std::string target, ChannelOptions options = {});
@@ -100,6 +106,7 @@ class Channel final : public Caller {
   };
   Task<absl::StatusOr<std::unique_ptr<Pinned>>> OpenPinned();
 
+  Session* Destination() override;
   // The link for a new call: the one there is, or a new one that begins to connect.
   Link& UsableLink();
   void OnLinkEnded(Link& link);

@@ -4,9 +4,10 @@
 // no limit says so: a large number, absl::InfiniteDuration(). SessionCounters (Server::counters(), Channel::counters())
 // tells how often each was hit; the counter's name stands behind the field.
 //
-// What one connection makes us hold: the credit that we granted (of each call, and of the connection), the write mark,
-// one reply for each call, and answers to its own frames, which are counted. Nothing beyond, whatever it sends and
-// however little it reads. What all connections of the process hold is bounded by memory_bytes_max of the options.
+// What one connection makes us hold: the credit that we granted (of each call, and of the connection) and what requests
+// occupy, the write mark, replies of calls that ran when it was reached, and answers to its own frames, which are
+// counted. Nothing beyond, whatever it sends and however little it reads. What all connections of the process hold is
+// bounded by memory_bytes_max of the options.
 #ifndef TROUPE_SERVICE_LIMITS_H_
 #define TROUPE_SERVICE_LIMITS_H_
 
@@ -36,9 +37,16 @@ struct ConnectionLimits {
   // In one direction of a call. Beyond: RESOURCE_EXHAUSTED. wire.metadata_refused
   size_t metadata_bytes_max = 16 << 10;
   int metadata_entries_max = 100;
+  // What the requests of calls in flight may occupy as messages, all together; one is taken in any case. Beyond:
+  // RESOURCE_EXHAUSTED. requests_refused
+  size_t request_bytes_max = 64 << 20;
   // Above `high` of unsent bytes accepted calls wait unstarted and writers wait, until it is `low`. starts_delayed_unsent
   size_t write_high_bytes = 64 << 10;
   size_t write_low_bytes = 16 << 10;
+  // What handlers that run already may add to that. Calls start while what those that run are likely to answer, by what
+  // was sent before, is a quarter of it, and else wait for an answer, though not for long: starts_delayed_replies. What
+  // comes nevertheless when so much is unsent ends its call RESOURCE_EXHAUSTED in its place: replies_dropped
+  size_t unsent_bytes_max = 16 << 20;
 
   // ---- what costs a peer nothing: a burst, and so many a second; a call that ends well gives one back. Beyond: the
   // connection ends with RESOURCE_EXHAUSTED

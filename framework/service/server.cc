@@ -82,6 +82,9 @@ Task<absl::Status> Server::Start() {
       listen.listen.push_back(*std::move(address));
     }
     listen.backlog = options_.backlog;
+    // One that is over is told so by being closed, and may go elsewhere: in the backlog it would wait for nobody knows
+    // how long. The listener's own limit is there for the moment that it takes.
+    listen.connections_max = static_cast<size_t>(ConnectionsMax() + kDescriptorsKept / 2);
     listen.reuse_port = options_.reuse_port;
     auto factory = [anchor]() -> std::unique_ptr<BaseProtocol> {
       std::unique_ptr<Protocol> protocol;
@@ -134,10 +137,7 @@ Task<absl::Status> Server::ServeForever() {
 }
 
 std::unique_ptr<Protocol> Server::NewConnection() {
-  const int64_t max = options_.connections_max > 0
-                          ? options_.connections_max
-                          : std::max<int64_t>(1, loop_.os().DescriptorLimit() - kDescriptorsKept);
-  if (state_ != State::kServing || static_cast<int64_t>(connections_) >= max) {
+  if (state_ != State::kServing || static_cast<int64_t>(connections_) >= ConnectionsMax()) {
     shared_->counters.connections_refused.Add();
     return nullptr;
   }
@@ -146,6 +146,11 @@ std::unique_ptr<Protocol> Server::NewConnection() {
   ++connections_;
   session->set_on_ended([this](Session& ended) { OnSessionEnded(ended); });
   return session->MakeProtocol();
+}
+
+int64_t Server::ConnectionsMax() const {
+  if (options_.connections_max > 0) return options_.connections_max;
+  return std::max<int64_t>(1, loop_.os().DescriptorLimit() - kDescriptorsKept);
 }
 
 void Server::OnSessionEnded(Session& session) {

@@ -143,6 +143,7 @@ class Server {
 
   void CheckNotStarted() const;
   void OnDrainTimer();
+  int64_t ConnectionsMax() const;
   void OnSessionEnded(Session& session);
   void MaybeClosed();
 

@@ -32,6 +32,11 @@ absl::Status StatusOfRefusal(const absl::Status& refused) {
 // After a peer has ended its direction: until it is asked for the second time whether it is there, and then again. No
 // more pings than it bears.
 constexpr absl::Duration kProbeAgain = absl::Seconds(1);
+// What a connection's first replies are taken for; and the least, at which a thousand calls may run.
+constexpr size_t kUnknownReplyBytes = 64 << 10;
+constexpr size_t kSmallReplyBytes = 4 << 10;
+// A handler that has not answered for so long waits for something that others need not wait for.
+constexpr absl::Duration kReplyOverdue = absl::Milliseconds(10);
 constexpr absl::Duration kProbeRarely = absl::Minutes(6);
 
 CodecOptions CodecOptionsOf(const ConnectionLimits& limits) {
@@ -263,13 +268,8 @@ bool Session::EofReceived() {
   }
   if (state_ != State::kOpen) return false;  // closed or destroyed by one of them
   // What the peer did not say to its end cannot be answered, and it answers nothing itself.
-  // Shared: the end of one may refuse another that waited behind it.
-  std::vector<internal::CoreRef<SessionServerCall>> unfinished;
-  for (SessionServerCall& call : server_calls_) {
-    if (!call.requested()) unfinished.push_back(internal::CoreRef<SessionServerCall>::Share(call));
-  }
-  for (const auto& call : unfinished) {
-    if (call->over()) continue;
+  for (const auto& call : ServerCalls()) {
+    if (call->requested() || call->over()) continue;
     counters_.calls_cancelled.Add();
     codec_->Reset(call->id(), absl::CancelledError("the connection ended inside the request"));
     call->Lost();
@@ -312,6 +312,23 @@ bool Session::IsStalled() {
   return true;
 }
 
+size_t Session::unsent_bytes() const {
+  return codec_->output().size() + codec_->waiting_bytes() +
+         (transport_ == nullptr ? 0 : transport_->write_buffer_size());
+}
+
+absl::Status Session::CheckRoomFor(const google::protobuf::MessageLite& message) {
+  const size_t unsent = unsent_bytes();
+  if (unsent <= options_.limits.write_high_bytes) return absl::OkStatus();
+  const bool short_of_memory = memory_ != nullptr && memory_->full();
+  if (unsent <= options_.limits.unsent_bytes_max && !short_of_memory) return absl::OkStatus();
+  // That something was done is worth telling, and takes little.
+  if (message.ByteSizeLong() <= kSmallReplyBytes) return absl::OkStatus();
+  counters_.replies_dropped.Add();
+  return absl::ResourceExhaustedError(
+      absl::StrCat(unsent, " bytes of replies are not read", short_of_memory ? ", and memory is short" : ""));
+}
+
 void Session::OnRoom() {
   for (SessionServerCall& call : server_calls_) {
     if (call.HasRoom()) call.Wake();
@@ -319,7 +336,6 @@ void Session::OnRoom() {
   for (SessionClientCall& call : client_calls_) {
     if (call.HasRoom()) call.Wake();
   }
-  if (!pending_.empty() && !start_pending_.linked()) loop_.Schedule(start_pending_);
 }
 
 void Session::ConnectionLost(const absl::Status& reason) {
@@ -329,10 +345,13 @@ void Session::ConnectionLost(const absl::Status& reason) {
   loop_.Cancel(preface_timer_);
   loop_.Cancel(linger_timer_);
   loop_.Cancel(watch_timer_);
+  loop_.Cancel(replies_timer_);
   flush_.Unlink();
   start_pending_.Unlink();
-  EndAllCalls(absl::UnavailableError(reason.ok() ? "the connection was closed"
-                                                 : absl::StrCat("the connection was lost: ", reason.message())));
+  const absl::Status why = absl::UnavailableError(
+      reason.ok() ? "the connection was closed" : absl::StrCat("the connection was lost: ", reason.message()));
+  while (!waiting_.empty()) waiting_.front().MoveOrEnd(why);
+  EndAllCalls(why);
   if (codec_ != nullptr) {
     // Replies that waited for credit, and what was not sent: handlers may run on, but nobody will read it.
     codec_->Abandon(lost_reason_);
@@ -347,6 +366,7 @@ void Session::Flush() {
   if (!write_paused_) {
     FlushNow();
     if (!write_paused_ && std::exchange(room_wanted_, false)) OnRoom();
+    if (!pending_.empty() && !MustWait()) SchedulePending();
   }
   if (!watching_stalls_ && (write_paused_ || codec_->waiting_bytes() > 0)) {
     watching_stalls_ = true;
@@ -441,7 +461,7 @@ bool Session::CheckStalls() {
 // ---------------------------------------------------------------------------------------------------- memory
 
 int64_t Session::held_bytes() const {
-  size_t bytes = detecting_.size() + unread_bytes_ + request_bytes_;
+  size_t bytes = detecting_.size() + unread_bytes_ + request_bytes_ + kept_bytes_;
   if (codec_ != nullptr) bytes += codec_->held_bytes() + codec_->output().size();
   if (transport_ != nullptr) bytes += transport_->write_buffer_size();
   return static_cast<int64_t>(bytes);
@@ -488,14 +508,16 @@ void Session::EndStreams(const absl::Status& why) {
 
 template <class Which>
 void Session::EndServerCalls(const absl::Status& why, Which which) {
-  // Shared: the end of one may be the end of another that waited behind it.
-  std::vector<internal::CoreRef<SessionServerCall>> ending;
-  for (SessionServerCall& call : server_calls_) {
-    if (which(call)) ending.push_back(internal::CoreRef<SessionServerCall>::Share(call));
+  for (const auto& call : ServerCalls()) {
+    if (which(*call)) call->EndEarly(why);
   }
-  for (const auto& call : ending) {
-    if (!call->over()) call->handler_runs() ? call->EndEarly(why) : call->Refuse(why);
-  }
+}
+
+std::vector<internal::CoreRef<SessionServerCall>> Session::ServerCalls() {
+  std::vector<internal::CoreRef<SessionServerCall>> calls;
+  calls.reserve(in_flight_);
+  for (SessionServerCall& call : server_calls_) calls.push_back(internal::CoreRef<SessionServerCall>::Share(call));
+  return calls;
 }
 
 void Session::Close(const absl::Status& why) {
@@ -544,20 +566,15 @@ void Session::Abort(const absl::Status& why) {
   draining_ = true;
   if (state_ != State::kClosing) {
     state_ = State::kClosing;
+    while (!waiting_.empty()) waiting_.front().MoveOrEnd(why);
     EndAllCalls(why.ok() ? absl::UnavailableError("the connection is closing") : why);
   }
   if (transport_ != nullptr) transport_->Abort();
 }
 
 void Session::EndAllCalls(const absl::Status& why) {
-  // Neither loop runs user code: handlers and waiting tasks are woken through the loop.
-  while (!pending_.empty()) pending_.front().Lost();
-  // Those whose handler runs stay in the list until it has ended.
-  // Shared: the end of one may refuse another that waited behind it, and then there is nothing left to lose.
-  std::vector<internal::CoreRef<SessionServerCall>> running;
-  for (SessionServerCall& call : server_calls_) running.push_back(internal::CoreRef<SessionServerCall>::Share(call));
-  for (const auto& call : running) {
-    if (call->over() && !call->handler_runs()) continue;
+  // No user code runs here: handlers and waiting tasks are woken through the loop.
+  for (const auto& call : ServerCalls()) {
     if (!call->over()) counters_.calls_cancelled.Add();
     call->Lost();
   }
@@ -575,9 +592,7 @@ void Session::EndClientCalls(const absl::Status& why) {
 }
 
 void Session::DestroyHandlers() {
-  std::vector<SessionServerCall*> running;
-  for (SessionServerCall& call : server_calls_) running.push_back(&call);
-  for (SessionServerCall* call : running) call->DestroyHandler();
+  for (const auto& call : ServerCalls()) call->DestroyHandler();
 }
 
 size_t Session::handlers_running() const {
@@ -663,14 +678,12 @@ CallEvents* Session::OnCall(IncomingCall& incoming) {
   ++in_flight_;
   // The record is kept while its events are dealt with: a handler that ends in place releases it.
   internal::CoreRef<SessionServerCall> keep = internal::CoreRef<SessionServerCall>::Share(call);
-  if (!call.TakeUp(incoming)) {
-    OnCallEnded(call);
-    return nullptr;
-  }
+  call.TakeUp(incoming);
+  if (call.over()) return nullptr;
   if (call.method().ordered() && single_client()) {
     call.EnterOrder(gates().Order(*call.method().order));
   } else if (call.method().ordered()) {
-    call.Refuse(absl::FailedPreconditionError(
+    call.EndEarly(absl::FailedPreconditionError(
         absl::StrCat(call.method().path, " has a place in the order of a session, and the calls of ", wire(),
                      " connections may come from many clients; call it on a connection of its own client")));
   }
@@ -688,15 +701,46 @@ internal::CallGates& Session::gates() {
 void Session::StartLater(SessionServerCall& call) {
   if (state_ != State::kOpen) return;  // it ends with the others
   pending_.PushBack(call);
-  if (!IsStalled() && !start_pending_.linked()) loop_.Schedule(start_pending_);
+  if (!MustWait()) SchedulePending();
+}
+
+bool Session::MustWait(Counter** delayed) {
+  Counter* cause = nullptr;
+  if (IsStalled() || codec_->waiting_reply_bytes() > options_.limits.write_high_bytes) {
+    cause = &counters_.starts_delayed_unsent;
+  } else if (replies_to_come_ > 0 && replies_to_come_ + ReplyBytesExpected() > options_.limits.unsent_bytes_max / 4) {
+    cause = &counters_.starts_delayed_replies;
+    if (!replies_timer_.scheduled()) loop_.ScheduleAt(replies_timer_, loop_.Time() + kReplyOverdue);
+  }
+  if (delayed != nullptr) *delayed = cause;
+  return cause != nullptr;
+}
+
+size_t Session::ReplyBytesExpected() const {
+  return reply_bytes_expected_ == 0 ? kUnknownReplyBytes : std::max<size_t>(reply_bytes_expected_, kSmallReplyBytes);
+}
+
+void Session::Learn(const google::protobuf::MessageLite& message) {
+  const auto bytes = static_cast<uint32_t>(message.GetCachedSize());
+  reply_bytes_expected_ = std::max({uint32_t{1}, bytes, reply_bytes_expected_ - reply_bytes_expected_ / 16});
+}
+
+void Session::OnRepliesOverdue() {
+  ++reckoning_;
+  replies_to_come_ = 0;
+  if (!pending_.empty() && !MustWait()) SchedulePending();
+}
+
+void Session::SchedulePending() {
+  if (!start_pending_.linked()) loop_.Schedule(start_pending_);
 }
 
 void Session::Start(SessionServerCall& call) {
-  const bool stalled = IsStalled();
-  if (stalled || !pending_.empty() || started_this_turn_ >= options_.limits.calls_per_turn_max) {
-    (stalled ? counters_.starts_delayed_unsent : counters_.turns_exhausted).Add();
+  Counter* delayed = nullptr;
+  if (MustWait(&delayed) || !pending_.empty() || started_this_turn_ >= options_.limits.calls_per_turn_max) {
+    (delayed != nullptr ? *delayed : counters_.turns_exhausted).Add();
     pending_.PushBack(call);
-    if (!stalled && !start_pending_.linked()) loop_.Schedule(start_pending_);
+    if (delayed == nullptr) SchedulePending();
     return;
   }
   StartNow(call);
@@ -709,18 +753,23 @@ void Session::StartNow(SessionServerCall& call) {
   if (actor == nullptr) return;  // the connection is closing, and the call with it
   const InUserCode entered(*this);
   if (!call.deadline().is_infinite() && call.deadline() <= loop_.Time()) {
-    return call.Refuse(absl::DeadlineExceededError("the deadline passed before the call was started"));
+    return call.EndEarly(absl::DeadlineExceededError("the deadline passed before the call was started"));
   }
+  const auto keep = internal::CoreRef<SessionServerCall>::Share(call);
   call.RunHandlerNow(*actor);
+  if (!call.handler_runs()) return;
+  call.reckoning_ = reckoning_;
+  call.reply_to_come_ = ReplyBytesExpected();
+  replies_to_come_ += call.reply_to_come_;
 }
 
 void Session::StartPending() {
   started_this_turn_ = 0;
   const auto go_on_later = [this] {
-    if (!pending_.empty() && !start_pending_.linked() && !IsStalled()) loop_.Schedule(start_pending_);
+    if (!pending_.empty() && !MustWait()) SchedulePending();
   };
   try {
-    while (!pending_.empty() && started_this_turn_ < options_.limits.calls_per_turn_max && !IsStalled()) {
+    while (!pending_.empty() && started_this_turn_ < options_.limits.calls_per_turn_max && !MustWait()) {
       StartNow(pending_.PopFront());
     }
   } catch (...) {  // Fatal
@@ -735,6 +784,8 @@ void Session::OnCallEnded(SessionServerCall& call) {
   static_cast<ListNode<Pending>&>(call).Unlink();
   active_ = true;
   request_bytes_ -= std::exchange(call.request_bytes_, 0);
+  const size_t to_come = std::exchange(call.reply_to_come_, 0);
+  if (call.reckoning_ == reckoning_) replies_to_come_ -= to_come;
   if (gates_ != nullptr) {
     // Either may let others in, which start later, or refuse them. Those end in here, and must not find the session idle.
     if (call.method().ordered()) gates_->Order(*call.method().order).End(call, call.ended_ok());
@@ -792,6 +843,12 @@ bool Session::CallActor(const char* callback, F&& f) {
 
 internal::ClientCallRef Session::StartCall(const MethodInfo& method, const CallOptions& options,
                                            const google::protobuf::MessageLite* message) {
+  return StartMovableCall(method, options, message, nullptr);
+}
+
+internal::ClientCallRef Session::StartMovableCall(const MethodInfo& method, const CallOptions& options,
+                                                  const google::protobuf::MessageLite* message,
+                                                  internal::CallMover* mover) {
   internal::SessionOrderMemory* memory = nullptr;
   if (method.ordered() && state_ != State::kLost && state_ != State::kClosing) {
     memory = &gates().Memory(*method.order);
@@ -814,88 +871,107 @@ internal::ClientCallRef Session::StartCall(const MethodInfo& method, const CallO
     call->metadata_.Add(internal::kSerialTurnsKey, internal::EncodeSerialTurns(turns));
   }
   call->half_closed_ = message != nullptr;
-  OutgoingCall outgoing;
-  outgoing.path = method.path;
-  outgoing.metadata = call->metadata_.empty() ? nullptr : &call->metadata_;
-  outgoing.message = message;
-  if (!deadline.is_infinite()) {
-    outgoing.timeout = deadline - loop_.Time();
-    if (outgoing.timeout <= absl::ZeroDuration()) {
-      call->End(absl::DeadlineExceededError(absl::StrCat(method.path, ": the deadline has passed")));
-      return handle;
-    }
+  call->mover_ = mover;
+  const bool keep = mover != nullptr && message != nullptr && message->ByteSizeLong() <= internal::kKeptRequestBytes;
+  if (keep && !KeepRequest(*call, *message)) return handle;
+  Launch(*call, message);
+  return handle;
+}
+
+bool Session::KeepRequest(SessionClientCall& call, const google::protobuf::MessageLite& message) {
+  absl::StatusOr<Bytes> encoded = codec_->Encode(message);
+  if (!encoded.ok()) {
+    call.End(StatusOfRefusal(encoded.status()));
+    return false;
   }
-  const absl::StatusOr<CallId> id =
-      waiting_.empty() ? codec_->StartCall(outgoing, *call) : absl::ResourceExhaustedError("others wait before it");
-  if (id.ok()) {
-    call->id_ = *id;
-    call->Sent();
-    call->metadata_.Clear();
-    FlushSoon();
-    return handle;
+  call.has_request_ = true;
+  call.request_ = *std::move(encoded);
+  kept_bytes_ += call.request_.size();
+  return true;
+}
+
+void Session::Launch(SessionClientCall& call, const google::protobuf::MessageLite* message) {
+  if (!call.deadline_.is_infinite() && call.deadline_ <= loop_.Time()) {
+    return call.End(absl::DeadlineExceededError(absl::StrCat(call.method().path, ": the deadline has passed")));
   }
-  if (!absl::IsResourceExhausted(id.status())) {
-    call->End(StatusOfRefusal(id.status()));
-    return handle;
-  }
+  const absl::Status sent = waiting_.empty() ? TrySend(call, message) : absl::ResourceExhaustedError("others wait");
+  if (sent.ok()) return SendUnsent(call);
+  if (!absl::IsResourceExhausted(sent)) return call.End(StatusOfRefusal(sent));
   if (waiting_count_ >= options_.limits.calls_waiting_max) {
     counters_.calls_waiting_refused.Add();
-    call->End(absl::ResourceExhaustedError(absl::StrCat(waiting_count_, " calls wait for the peer to grant room")));
-    return handle;
+    return call.End(
+        absl::ResourceExhaustedError(absl::StrCat(waiting_count_, " calls wait for the peer to grant room")));
   }
-  if (message != nullptr) {
-    call->unsent_.emplace_back(message->New());
-    call->unsent_.back()->CheckTypeAndMergeFrom(*message);
-  }
-  static_cast<ListNode<InFlight>&>(*call).Unlink();
-  waiting_.PushBack(*call);
+  if (message != nullptr && !call.has_request_ && !KeepRequest(call, *message)) return;
+  static_cast<ListNode<InFlight>&>(call).Unlink();
+  waiting_.PushBack(call);
   ++waiting_count_;
-  return handle;
+}
+
+absl::Status Session::TrySend(SessionClientCall& call, const google::protobuf::MessageLite* message) {
+  OutgoingCall outgoing;
+  outgoing.path = call.method().path;
+  outgoing.metadata = call.metadata_.empty() ? nullptr : &call.metadata_;
+  outgoing.message = message;
+  if (call.has_request_) outgoing.encoded = &call.request_;
+  if (!call.deadline_.is_infinite()) {
+    outgoing.timeout = std::max(call.deadline_ - loop_.Time(), absl::Nanoseconds(1));
+  }
+  const absl::StatusOr<CallId> id = codec_->StartCall(outgoing, call);
+  if (!id.ok()) return id.status();
+  call.id_ = *id;
+  call.Sent();
+  FlushSoon();
+  return absl::OkStatus();
 }
 
 void Session::OnCallRoom() {
   while (!waiting_.empty()) {
     SessionClientCall& call = waiting_.front();
-    OutgoingCall outgoing;
-    outgoing.path = call.method().path;
-    outgoing.metadata = call.metadata_.empty() ? nullptr : &call.metadata_;
-    const bool unary = !call.method().client_streams();
-    if (unary) outgoing.message = call.unsent_.front().get();
-    if (!call.deadline_.is_infinite()) {
-      outgoing.timeout = std::max(call.deadline_ - loop_.Time(), absl::Nanoseconds(1));
-    }
-    const absl::StatusOr<CallId> id = codec_->StartCall(outgoing, call);
-    if (!id.ok()) {
-      if (absl::IsResourceExhausted(id.status())) return;
-      call.End(StatusOfRefusal(id.status()));
+    const absl::Status sent = TrySend(call, nullptr);
+    if (!sent.ok()) {
+      if (absl::IsResourceExhausted(sent)) return;
+      call.End(StatusOfRefusal(sent));
       continue;
     }
-    call.id_ = *id;
-    call.Sent();
     static_cast<ListNode<Pending>&>(call).Unlink();
     --waiting_count_;
     client_calls_.PushBack(call);
-    call.metadata_.Clear();
-    auto unsent = std::move(call.unsent_);
-    if (!unary) {
-      for (const auto& message : unsent) {
-        if (!call.Encode(*message)) break;
-      }
-      if (call.started() && call.half_closed_) codec_->SendHalfClose(call.id_);
-      if (call.HasRoom()) call.Wake();
-    }
-    FlushSoon();
+    SendUnsent(call);
   }
 }
 
-void Session::OnClientCallEnded(SessionClientCall& call) {
+void Session::SendUnsent(SessionClientCall& call) {
+  if (!call.method().client_streams()) return;
+  for (const auto& message : std::exchange(call.unsent_, {})) {
+    if (!call.Encode(*message)) return;
+  }
+  if (call.half_closed_) codec_->SendHalfClose(call.id_);
+  if (call.HasRoom()) call.Wake();
+}
+
+void Session::Leave(SessionClientCall& call) {
   static_cast<ListNode<InFlight>&>(call).Unlink();
   if (static_cast<ListNode<Pending>&>(call).linked()) {
     static_cast<ListNode<Pending>&>(call).Unlink();
     --waiting_count_;
   }
-  call.Release();
+  kept_bytes_ -= call.request_.size();
+  call.session_ = nullptr;
   active_ = true;
+}
+
+void Session::Adopt(SessionClientCall& call) {
+  counters_.calls_moved.Add();
+  call.session_ = this;
+  kept_bytes_ += call.request_.size();
+  client_calls_.PushBack(call);
+  Launch(call, nullptr);
+}
+
+void Session::OnClientCallEnded(SessionClientCall& call) {
+  Leave(call);
+  call.Release();
   if (draining_) MaybeCloseIdle();
 }
 
@@ -907,7 +983,7 @@ void Session::OnGoAway(CallId, absl::Status why) {
     // As the codec does with calls that were sent and not started.
     const bool failing = !why.ok() && !absl::IsUnavailable(why);
     if (!failing) why = absl::UnavailableError("the server is going away");
-    while (!waiting_.empty()) waiting_.front().End(why);
+    while (!waiting_.empty()) failing ? waiting_.front().End(why) : waiting_.front().MoveOrEnd(why);
     MaybeCloseIdle();
   }
 }

@@ -35,6 +35,7 @@
 #include "troupe/net/transport.h"
 #include "troupe/rpc/call.h"
 #include "troupe/rpc/connection.h"
+#include "troupe/rpc/internal/call_core.h"
 #include "troupe/service/limits.h"
 #include "troupe/service/memory_guard.h"
 #include "troupe/service/service_table.h"
@@ -45,6 +46,7 @@ namespace troupe {
 
 namespace internal {
 class CallGates;
+class CallMover;
 class SessionServerCall;
 class SessionClientCall;
 }  // namespace internal
@@ -57,10 +59,14 @@ struct SessionCounters {
   Counter calls_cancelled;  // by the peer, or by its loss
   Counter calls_unimplemented;
   Counter calls_refused_draining;
-  Counter turns_exhausted;        // more calls came at once than a turn takes
-  Counter starts_delayed_unsent;  // calls waited unstarted because output was not read
-  Counter calls_waiting_refused;  // ours, over calls_waiting_max
-  Counter messages_malformed;     // requests that do not parse, or are nested deeper than 100 messages
+  Counter turns_exhausted;         // more calls came at once than a turn takes
+  Counter starts_delayed_unsent;   // calls waited unstarted because output was not read
+  Counter starts_delayed_replies;  // or because those that run were likely to answer much
+  Counter replies_dropped;         // answered RESOURCE_EXHAUSTED, over unsent_bytes_max
+  Counter requests_refused;        // over request_bytes_max
+  Counter calls_waiting_refused;   // ours, over calls_waiting_max
+  Counter calls_moved;             // ours, not started by one connection and sent again by another, or once more
+  Counter messages_malformed;      // requests that do not parse, or are nested deeper than 100 messages
   Counter wires_unknown;
   Counter preface_timeouts;
   Counter linger_timeouts;  // peers that did not close their end after ours
@@ -120,6 +126,10 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   int64_t held_bytes() const override;
   void PauseCredit() override;
   void ResumeCredit() override;
+
+  // As StartCall; while no handler has seen the call, `mover` may give it another connection.
+  internal::ClientCallRef StartMovableCall(const MethodInfo& method, const CallOptions& options,
+                                           const google::protobuf::MessageLite* message, internal::CallMover* mover);
 
   // ---- Connection
   EventLoop& loop() override { return loop_; }
@@ -192,6 +202,9 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   // Unsent bytes are above the write mark: OnRoom() follows when they are not.
   bool IsStalled();
   void OnRoom();
+  size_t unsent_bytes() const;
+  // Not OK: so much is unsent that the message is not sent, nor anything in its place but this.
+  absl::Status CheckRoomFor(const google::protobuf::MessageLite& message);
   void Recharge() {
     if (memory_ != nullptr) memory_->Recharge(*this);
   }
@@ -206,11 +219,21 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   // Answers the peer's calls for which `which(call)` is true; their handlers are cancelled.
   template <class Which>
   void EndServerCalls(const absl::Status& why, Which which);
+  // Shared: the end of one may be the end of another that waited behind it.
+  std::vector<internal::CoreRef<internal::SessionServerCall>> ServerCalls();
   // `why`: for calls of ours; the peer's are cancelled.
   void EndAllCalls(const absl::Status& why);
   void EndClientCalls(const absl::Status& why);
 
   // ---- calls of the peer
+  // Accepted calls wait unstarted, and `delayed` says for what. StartPending() follows when they need not any more.
+  bool MustWait(Counter** delayed = nullptr);
+  size_t ReplyBytesExpected() const;
+  // A reply, or a message of a stream, has been sent: the next may be as large.
+  void Learn(const google::protobuf::MessageLite& message);
+  // The handlers that run have not answered for a while: they wait for something, and others may start.
+  void OnRepliesOverdue();
+  void SchedulePending();
   // Starts the call now or queues it.
   void Start(internal::SessionServerCall& call);
   void StartNow(internal::SessionServerCall& call);
@@ -242,7 +265,17 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   void End();
 
   // ---- calls of ours
-  void TryStart(internal::SessionClientCall& call);
+  // Sends it, or lets it wait for room.
+  void Launch(internal::SessionClientCall& call, const google::protobuf::MessageLite* message);
+  // RESOURCE_EXHAUSTED: there is no room for it.
+  absl::Status TrySend(internal::SessionClientCall& call, const google::protobuf::MessageLite* message);
+  // What was written to a call of ours while it waited; it has been started now.
+  void SendUnsent(internal::SessionClientCall& call);
+  // False: the call has ended, because its request is too large.
+  bool KeepRequest(internal::SessionClientCall& call, const google::protobuf::MessageLite& message);
+  // Of a call's way from one session to the other.
+  void Leave(internal::SessionClientCall& call);
+  void Adopt(internal::SessionClientCall& call);
   void OnClientCallEnded(internal::SessionClientCall& call);
 
   struct InFlight;
@@ -286,9 +319,17 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   MonotonicTime stalls_looked_at_;
   size_t stalled_bytes_ = 0;  // in the transport when the stall was last looked at
   size_t lingering_bytes_ = 0;
-  // What applications have not read yet; unary requests whose handlers have not ended.
+  // What applications have not read yet; unary requests whose handlers have not ended; those of ours that may have to be
+  // sent again.
   size_t unread_bytes_ = 0;
   size_t request_bytes_ = 0;
+  size_t kept_bytes_ = 0;
+
+  // What handlers that run are likely to answer: each what was sent last, or a little less than that before it. The
+  // reckoning begins anew when nothing has come of them for a while.
+  size_t replies_to_come_ = 0;
+  uint32_t reply_bytes_expected_ = 0;  // 0: none has been sent
+  uint32_t reckoning_ = 0;
 
   IntrusiveList<internal::SessionServerCall, InFlight> server_calls_;
   IntrusiveList<internal::SessionServerCall, Pending> pending_;  // taken up, handler not started
@@ -310,6 +351,7 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   Timeout<&Session::OnPrefaceTimeout> preface_timer_{*this};
   Timeout<&Session::OnLingerTimeout> linger_timer_{*this};
   Timeout<&Session::OnWatch> watch_timer_{*this};
+  Timeout<&Session::OnRepliesOverdue> replies_timer_{*this};
 };
 
 }  // namespace troupe

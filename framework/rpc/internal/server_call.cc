@@ -1,5 +1,6 @@
 #include "troupe/rpc/internal/server_call.h"
 
+#include <algorithm>
 #include <climits>
 #include <utility>
 
@@ -11,6 +12,8 @@ namespace {
 
 // Messages that grew beyond this are not kept for the next call.
 constexpr size_t kKeptMessageBytes = 64 << 10;
+// A request of fewer bytes is charged as it came: to ask what it occupies takes longer than most handlers run.
+constexpr size_t kFewRequestBytes = 512;
 
 void Prepare(std::unique_ptr<google::protobuf::MessageLite>& message, const MessageType& type) {
   if (message == nullptr) {
@@ -31,9 +34,9 @@ void ServerCall::Begin(const MethodInfo& method, MonotonicTime deadline, Metadat
   deadline_ = deadline;
   metadata_ = std::move(metadata);
   trailers_.Clear();
-  request_bytes_ = 0;
+  request_space_ = 0;
   cancelled_ = false;
-  over_ = false;
+  over_ = ended_ = false;
   if (!method.client_streams()) Prepare(request_, method.request);
   if (!method.server_streams()) Prepare(response_, method.response);
   ResetCore();
@@ -41,19 +44,18 @@ void ServerCall::Begin(const MethodInfo& method, MonotonicTime deadline, Metadat
 }
 
 bool ServerCall::ParseRequest(absl::Span<const char> bytes) {
-  request_bytes_ = bytes.size();
-  return bytes.size() <= INT_MAX && request_->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()));
+  request_space_ = bytes.size();
+  if (bytes.size() > INT_MAX) return false;
+  const bool parsed = request_->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()));
+  if (bytes.size() >= kFewRequestBytes) request_space_ = std::max(request_space_, method_->request.space(*request_));
+  return parsed;
 }
 
 void ServerCall::WatchDeadline() {
   if (!deadline_.is_infinite() && !deadline_timer_.scheduled()) core_loop().ScheduleAt(deadline_timer_, deadline_);
 }
 
-void ServerCall::OnDeadline() {
-  const bool started = handler_runs_;
-  EndEarly(absl::DeadlineExceededError("the deadline has passed"));
-  if (!started) OnHandlerEnded();
-}
+void ServerCall::OnDeadline() { EndEarly(absl::DeadlineExceededError("the deadline has passed")); }
 
 void ServerCall::SetSerialTurns(SerialTurns turns) {
   Context context = deadline_.is_infinite() ? Context() : Context().WithDeadline(deadline_);
@@ -94,21 +96,21 @@ void ServerCall::OnFinished() {
   DestroyChain();
   handler_runs_ = false;
   if (error != nullptr) return Failed(error);
-  Ended(status);
+  Answer(status);
 }
 
 void ServerCall::OnDoomed() {
   DestroyChain();
   handler_runs_ = false;
-  OnHandlerEnded();
+  EndIfDone();
 }
 
 void ServerCall::OnCancelledUnstarted() {
   handler_runs_ = false;
-  Ended(absl::CancelledError("the call was cancelled"));
+  Answer(absl::CancelledError("the call was cancelled"));
 }
 
-void ServerCall::Ended(const absl::Status& status) {
+void ServerCall::Answer(const absl::Status& status) {
   core_loop().Cancel(deadline_timer_);
   if (!over_) {
     over_ = true;
@@ -117,18 +119,23 @@ void ServerCall::Ended(const absl::Status& status) {
   DropReceived();
   CloseReading();
   WakeWriters();
-  if (request_bytes_ > kKeptMessageBytes) request_.reset();
+  EndIfDone();
+}
+
+void ServerCall::EndIfDone() {
+  if (!over_ || handler_runs_ || std::exchange(ended_, true)) return;
+  if (request_space_ > kKeptMessageBytes) request_.reset();
   if (response_ != nullptr && static_cast<size_t>(response_->GetCachedSize()) > kKeptMessageBytes) response_.reset();
-  OnHandlerEnded();
+  OnEnded();
 }
 
 void ServerCall::Failed(std::exception_ptr error) {
   try {
     std::rethrow_exception(error);
   } catch (const Cancelled&) {
-    Ended(absl::CancelledError("the call was cancelled"));
+    Answer(absl::CancelledError("the call was cancelled"));
   } catch (const StatusError& failed) {
-    Ended(failed.status());
+    Answer(failed.status());
   } catch (...) {  // reports to the exception handler, which passes Fatal on
     ExceptionContext context;
     context.message = absl::StrCat("Exception in the handler of ", method().path);
@@ -136,7 +143,7 @@ void ServerCall::Failed(std::exception_ptr error) {
     context.Add("peer", connection().DebugString(), &connection());
     EventLoop& loop = core_loop();
     // What was thrown stays in the log: it may hold what a client must not see.
-    Ended(absl::UnknownError("the handler failed"));
+    Answer(absl::UnknownError("the handler failed"));
     loop.ReportCurrentException(std::move(context));
   }
 }
@@ -150,6 +157,7 @@ void ServerCall::PeerGone() {
   CloseReading();
   WakeWriters();
   Cancel();
+  EndIfDone();
 }
 
 void ServerCall::EndEarly(const absl::Status& status) {
@@ -162,6 +170,7 @@ void ServerCall::EndEarly(const absl::Status& status) {
   CloseReading();
   WakeWriters();
   Cancel();
+  EndIfDone();
 }
 
 void ServerCall::DestroyHandler() {
@@ -170,12 +179,14 @@ void ServerCall::DestroyHandler() {
   if (running()) return DestroyOnceSuspended();
   DestroyChain();
   handler_runs_ = false;
-  OnHandlerEnded();
+  EndIfDone();
 }
 
-void ServerCall::OnBadMessage() {
-  EndEarly(absl::InternalError(absl::StrCat(method().path, ": a request does not parse")));
+absl::Status ServerCall::MalformedRequest() const {
+  return absl::InternalError(absl::StrCat(method().path, ": a request does not parse"));
 }
+
+void ServerCall::OnBadMessage() { EndEarly(MalformedRequest()); }
 
 Task<absl::Status> Unimplemented(const MethodInfo& method) {
   co_return absl::UnimplementedError(absl::StrCat(method.path, " is not implemented"));

@@ -28,6 +28,7 @@ SessionServerCall& SessionServerCall::Acquire(const ServedMethod& method, Sessio
   record->admitted_ = true;
   record->has_turn_ = false;
   record->ended_ok_ = false;
+  record->reply_to_come_ = 0;
   record->serial_turns_.clear();
   record->has_request_ = false;
   record->initial_metadata_sent_ = false;
@@ -35,7 +36,7 @@ SessionServerCall& SessionServerCall::Acquire(const ServedMethod& method, Sessio
   return *record;
 }
 
-bool SessionServerCall::TakeUp(IncomingCall& incoming) {
+void SessionServerCall::TakeUp(IncomingCall& incoming) {
   MonotonicTime deadline = MonotonicTime::InfiniteFuture();
   if (incoming.timeout != absl::InfiniteDuration()) deadline = core_loop().Time() + incoming.timeout;
   if (!incoming.metadata.empty()) {
@@ -51,24 +52,33 @@ bool SessionServerCall::TakeUp(IncomingCall& incoming) {
       Keep(incoming.message, incoming.charged);
       CloseReading();
     }
-    return true;
+    return;
   }
-  if (!incoming.complete) return true;  // OnMessage and OnHalfClose follow
-  const bool parsed = TakeRequest(incoming.message);
+  if (!incoming.complete) return;  // OnMessage and OnHalfClose follow
+  const absl::Status taken = TakeRequest(incoming.message);
   if (incoming.charged != 0) session_->codec_->Consumed(id_, incoming.charged);
-  if (!parsed) {
-    OnBadMessage();
-    return false;
-  }
+  if (!taken.ok()) return EndEarly(taken);
   has_request_ = true;
   ready_ = true;
-  return true;
 }
 
-bool SessionServerCall::TakeRequest(absl::Span<const char> request) {
-  request_bytes_ += request.size();
-  session_->request_bytes_ += request.size();
-  return ParseRequest(request);
+absl::Status SessionServerCall::TakeRequest(absl::Span<const char> request) {
+  const bool parsed = ParseRequest(request);
+  // Of others: one is taken in any case, as large as a message may be.
+  const size_t others = session_->request_bytes_;
+  request_bytes_ += request_space();
+  session_->request_bytes_ += request_space();
+  if (!parsed) {
+    session_->counters_.messages_malformed.Add();
+    return MalformedRequest();
+  }
+  if (others > 0 && session_->request_bytes_ > session_->options_.limits.request_bytes_max) {
+    session_->counters_.requests_refused.Add();
+    return absl::ResourceExhaustedError(absl::StrCat("the requests of ", session_->in_flight_,
+                                                     " calls of this connection occupy ", session_->request_bytes_,
+                                                     " bytes, at most ", session_->options_.limits.request_bytes_max));
+  }
+  return absl::OkStatus();
 }
 
 void SessionServerCall::Keep(absl::Span<const char> message, size_t charged) {
@@ -81,14 +91,11 @@ void SessionServerCall::OnMessage(absl::Span<const char> message, size_t charged
   if (over()) return Consumed(charged);
   if (served_->info->client_streams()) return Keep(message, charged);
   const bool second = std::exchange(has_request_, true);
-  const bool parsed = !second && TakeRequest(message);
+  const absl::Status taken = second
+                                 ? absl::UnimplementedError(absl::StrCat(method().path, ": more than one request came"))
+                                 : TakeRequest(message);
   Consumed(charged);
-  if (second) {
-    EndEarly(absl::UnimplementedError(absl::StrCat(method().path, ": more than one request came")));
-  } else if (!parsed) {
-    OnBadMessage();
-  }
-  if (over() && !handler_runs()) OnHandlerEnded();
+  if (!taken.ok()) EndEarly(taken);
 }
 
 void SessionServerCall::OnHalfClose() {
@@ -99,7 +106,7 @@ void SessionServerCall::OnHalfClose() {
     if (ready()) session_->Start(*this);
     return;
   }
-  Refuse(absl::UnimplementedError(absl::StrCat(method().path, ": no request came")));
+  EndEarly(absl::UnimplementedError(absl::StrCat(method().path, ": no request came")));
 }
 
 void SessionServerCall::EnterOrder(SessionOrderGate& gate) {
@@ -124,9 +131,9 @@ bool SessionServerCall::HasTurn(SerialGate& gate) {
 
 void SessionServerCall::LineUp(SerialGate& gate) {
   if (gate.IsCircle(serial_turns_)) {
-    Refuse(absl::AbortedError(absl::StrCat(method().path, " is called by what its serial actor waits for")));
+    EndEarly(absl::AbortedError(absl::StrCat(method().path, " is called by what its serial actor waits for")));
   } else if (serial_turns_.size() >= kSerialTurnsMax) {
-    Refuse(absl::AbortedError(absl::StrCat(serial_turns_.size(), " serial actors wait for each other")));
+    EndEarly(absl::AbortedError(absl::StrCat(serial_turns_.size(), " serial actors wait for each other")));
   } else {
     arriving_ = true;
     gate.Arrive(*this);
@@ -148,7 +155,6 @@ void SessionServerCall::OnReset(absl::Status) {
 void SessionServerCall::Lost() {
   session_->codec_->Forget(std::exchange(id_, 0));
   PeerGone();
-  if (!handler_runs()) OnHandlerEnded();
 }
 
 void SessionServerCall::OnSendRoom() {
@@ -168,7 +174,11 @@ void SessionServerCall::SendInitialMetadataOnce() {
 bool SessionServerCall::Send(const google::protobuf::MessageLite& message) {
   if (over()) return false;
   SendInitialMetadataOnce();
-  const absl::Status sent = session_->codec_->SendMessage(id_, message);
+  absl::Status sent = session_->CheckRoomFor(message);
+  if (sent.ok()) {
+    sent = session_->codec_->SendMessage(id_, message);
+    session_->Learn(message);
+  }
   session_->FlushSoon();
   if (sent.ok()) return true;
   EndEarly(sent);
@@ -186,9 +196,15 @@ void SessionServerCall::Consumed(size_t charged) {
 
 bool SessionServerCall::IsBlocked() const { return session_->codec_->WaitingBytes(id_) > 0 || session_->IsStalled(); }
 
-void SessionServerCall::SendOutcome(const absl::Status& status, const google::protobuf::MessageLite* response) {
+void SessionServerCall::SendOutcome(const absl::Status& outcome, const google::protobuf::MessageLite* response) {
   SendInitialMetadataOnce();
+  absl::Status status = outcome;
+  if (response != nullptr) {
+    status = session_->CheckRoomFor(*response);
+    if (!status.ok()) response = nullptr;
+  }
   session_->codec_->SendReply(id_, response, status, trailers().empty() ? nullptr : &trailers());
+  if (response != nullptr) session_->Learn(*response);
   session_->FlushSoon();
   ended_ok_ = status.ok();
   (status.ok() ? session_->counters_.calls_ended_ok : session_->counters_.calls_failed).Add();
@@ -199,7 +215,7 @@ void SessionServerCall::OnBadMessage() {
   ServerCall::OnBadMessage();
 }
 
-void SessionServerCall::OnHandlerEnded() {
+void SessionServerCall::OnEnded() {
   // What was sent still goes; what still comes of this call is of no interest.
   if (id_ != 0) session_->codec_->Forget(id_);
   session_->OnCallEnded(*this);
@@ -208,11 +224,6 @@ void SessionServerCall::OnHandlerEnded() {
 void SessionServerCall::OnUnreferenced() {
   const CoreRef<ServerCallPool> pool = std::move(pool_);
   if (!pool->Keep(*this)) delete this;
-}
-
-void SessionServerCall::Refuse(const absl::Status& status) {
-  EndEarly(status);
-  OnHandlerEnded();
 }
 
 // ---------------------------------------------------------------------------------------------------- client side
@@ -231,8 +242,28 @@ void SessionClientCall::OnEnd(absl::Status status, Metadata trailers) {
 
 void SessionClientCall::OnReset(absl::Status why) {
   id_ = 0;
-  why.ErasePayload(kNotStartedPayload);  // for whoever would send it again; a log shows it to no one's use
+  const bool not_started = why.GetPayload(kNotStartedPayload).has_value();
+  why.ErasePayload(kNotStartedPayload);  // a log shows it to no one's use
+  // Once, as gRPC does; and not what will be refused again for what it is.
+  if (not_started && absl::IsUnavailable(why) && has_request_ && !std::exchange(was_refused_, true) && TryMove())
+    return;
   End(why);
+}
+
+bool SessionClientCall::TryMove() {
+  if (mover_ == nullptr || session_ == nullptr) return false;
+  Session* const destination = mover_->Destination();
+  if (destination == nullptr) return false;
+  session_->Leave(*this);
+  destination->Adopt(*this);
+  return true;
+}
+
+void SessionClientCall::Answered() {
+  mover_ = nullptr;
+  metadata_.Clear();
+  if (session_ != nullptr) session_->kept_bytes_ -= request_.size();
+  request_ = Bytes();
 }
 
 void SessionClientCall::OnSendRoom() {
@@ -240,6 +271,7 @@ void SessionClientCall::OnSendRoom() {
 }
 
 void SessionClientCall::OnMessage(absl::Span<const char> message, size_t charged) {
+  Answered();
   unread_bytes_ += charged;
   session_->unread_bytes_ += charged;
   DeliverMessage(message, charged);
@@ -306,9 +338,10 @@ void SessionClientCall::OnDeadline() {
 void SessionClientCall::Ended() {
   if (session_ == nullptr) return;
   core_loop().Cancel(deadline_timer_);
+  Answered();
   session_->unread_bytes_ -= std::exchange(unread_bytes_, 0);
   TellOrder(was_sent_ ? SessionOrderMemory::Outcome::kUnknown : SessionOrderMemory::Outcome::kFailed);
-  std::exchange(session_, nullptr)->OnClientCallEnded(*this);
+  session_->OnClientCallEnded(*this);
 }
 
 }  // namespace troupe::internal

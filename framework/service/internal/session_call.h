@@ -3,12 +3,14 @@
 #define TROUPE_SERVICE_INTERNAL_SESSION_CALL_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "google/protobuf/message_lite.h"
+#include "troupe/base/byte_queue.h"
 #include "troupe/base/intrusive_list.h"
 #include "troupe/base/pool.h"
 #include "troupe/loop/timer_heap.h"
@@ -17,6 +19,7 @@
 #include "troupe/rpc/internal/server_call.h"
 #include "troupe/rpc/internal/session_order_gate.h"
 #include "troupe/rpc/internal/session_order_memory.h"
+#include "troupe/service/internal/call_mover.h"
 #include "troupe/service/internal/server_call_pool.h"
 #include "troupe/service/service_table.h"
 #include "troupe/service/session.h"
@@ -37,8 +40,8 @@ class SessionServerCall final : public ServerCall,
   static SessionServerCall& Acquire(const ServedMethod& method, Session& session, CallId id);
   ~SessionServerCall() override = default;
 
-  // Takes up what came with the call. False: it was answered, because its request does not parse.
-  bool TakeUp(IncomingCall& incoming);
+  // Takes up what came with the call; a request that does not parse ends it.
+  void TakeUp(IncomingCall& incoming);
   // The session's order has let it in, if there is one, and the request is there, or comes as a stream: it may start.
   bool ready() const { return ready_ && admitted_; }
   // Judges it by the order of the session: ready() follows at once or later, or it is refused.
@@ -52,10 +55,8 @@ class SessionServerCall final : public ServerCall,
     if (!serial_turns_.empty()) SetSerialTurns(serial_turns_);
     RunHandler(served_->start, served_->generated(actor));
   }
-  // The session has lost its connection, or gives the call up before its handler started.
+  // The session has lost its connection, or its peer the call.
   void Lost();
-  // Answers a call whose handler has not started.
-  void Refuse(const absl::Status& status);
   void Wake() { WakeWriters(); }
   // All that the caller sends has come.
   bool requested() const { return served_->info->client_streams() ? reading_closed() : ready_; }
@@ -83,8 +84,8 @@ class SessionServerCall final : public ServerCall,
 
   // ---- OrderedCall, SerialCall
   void OnOrderAdmitted() override;
-  void OnOrderRefused(const absl::Status& why) override { Refuse(why); }
-  void OnOrderExpelled(const absl::Status& why) override { handler_runs() ? EndEarly(why) : Refuse(why); }
+  void OnOrderRefused(const absl::Status& why) override { EndEarly(why); }
+  void OnOrderExpelled(const absl::Status& why) override { EndEarly(why); }
   void OnTurn() override;
 
  private:
@@ -97,10 +98,10 @@ class SessionServerCall final : public ServerCall,
   bool IsBlocked() const override;
   void OnBadMessage() override;
   void SendOutcome(const absl::Status& status, const google::protobuf::MessageLite* response) override;
-  void OnHandlerEnded() override;
+  void OnEnded() override;
   void SendInitialMetadataOnce();
-  // Of a unary call: parses it, charged until the handler has ended.
-  bool TakeRequest(absl::Span<const char> request);
+  // Of a unary call: parses it, charged until the call has ended. Not OK: how the call ends.
+  absl::Status TakeRequest(absl::Span<const char> request);
   // Of a stream: kept until it is read.
   void Keep(absl::Span<const char> message, size_t charged);
   void LineUp(SerialGate& gate);
@@ -119,8 +120,13 @@ class SessionServerCall final : public ServerCall,
   bool initial_metadata_sent_ = false;
   size_t unread_bytes_ = 0;   // of the session's
   size_t request_bytes_ = 0;  // of the session's
+  size_t reply_to_come_ = 0;  // of the session's, of the reckoning in which it was started
+  uint32_t reckoning_ = 0;
   Metadata initial_metadata_;
 };
+
+// Requests up to this are kept until a handler has seen them, to be sent again.
+inline constexpr size_t kKeptRequestBytes = 256 << 10;
 
 // A call that we opened. The session holds one reference until it has ended.
 class SessionClientCall final : public ClientCall,
@@ -137,10 +143,17 @@ class SessionClientCall final : public ClientCall,
     DeliverEnd(status, {});
     Ended();
   }
+  // One that the peer has not been told of goes to another connection, however often, or ends.
+  void MoveOrEnd(const absl::Status& status) {
+    if (!TryMove()) End(status);
+  }
   void Wake() { WakeWriters(); }
 
   // ---- CallEvents
-  void OnInitialMetadata(Metadata metadata) override { DeliverInitialMetadata(std::move(metadata)); }
+  void OnInitialMetadata(Metadata metadata) override {
+    Answered();
+    DeliverInitialMetadata(std::move(metadata));
+  }
   void OnMessage(absl::Span<const char> message, size_t charged) override;
   void OnHalfClose() override {}
   void OnEnd(absl::Status status, Metadata trailers) override;
@@ -173,8 +186,13 @@ class SessionClientCall final : public ClientCall,
   // Over: leaves the session.
   void Ended();
   bool started() const { return id_ != 0; }
+  // Leaves its session for another one, or for a second try on the same. False: it stays where it is.
+  bool TryMove();
+  // It will not be sent again: a handler has seen it, or it cannot be.
+  void Answered();
   void Sent() {
     was_sent_ = true;
+    if (mover_ == nullptr || !has_request_ || request_.size() > kKeptRequestBytes) Answered();
     if (method().one_way) DeliverEnd(absl::OkStatus(), {});  // for the caller; ours ends when the server's has
   }
   // It is a step of its session.
@@ -196,7 +214,12 @@ class SessionClientCall final : public ClientCall,
   bool was_sent_ = false;
   SessionOrderMemory* order_memory_ = nullptr;  // until its outcome is known
   SessionOrderMemory::Ticket order_ticket_ = 0;
-  Metadata metadata_;  // while it waits
+  CallMover* mover_ = nullptr;  // outlives the sessions that it moves calls between; null: it stays with its own
+  bool was_refused_ = false;    // by a peer that did not start it: that is tried again once
+  // While it waits, or may be moved: what it takes to send it.
+  Metadata metadata_;
+  bool has_request_ = false;  // the only one, with the half-close
+  Bytes request_;             // encoded; charged to the session
   // What was written while the call waited for room: copies, in order.
   std::vector<std::unique_ptr<google::protobuf::MessageLite>> unsent_;
   DeadlineTimer deadline_timer_{*this};

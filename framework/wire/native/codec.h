@@ -101,7 +101,7 @@ class NativeCodec final : public Codec {
     bool assembling = false;
     bool send_room_wanted = false;
     bool reply_waits = false;  // what waits is a single reply
-    uint8_t stalled = 0;  // so often ExpireStalled() has found that nothing had gone
+    uint8_t stalled = 0;       // so often ExpireStalled() has found that nothing had gone
     CallEvents* events = nullptr;
     // Receiving: what the peer may still send, and what it sent that was not taken.
     uint32_t receive_credit = 0;
