@@ -17,6 +17,7 @@
 #include "troupe/base/status_macros.h"
 #include "troupe/loop/fd_watcher.h"
 #include "troupe/net/internal/byte_transport.h"
+#include "troupe/net/internal/tls_transport.h"
 #include "troupe/net/resolve.h"
 #include "troupe/net/stream_transport.h"
 #include "troupe/os/os.h"
@@ -79,10 +80,38 @@ Task<absl::StatusOr<int>> ConnectSocket(EventLoop& loop, const SocketAddress& ad
   co_return fd;
 }
 
+// What is made of a connected socket.
+struct Security {
+  std::shared_ptr<TlsState> tls;  // null: clear text
+  std::string server_hostname;
+  TlsTimeouts timeouts;
+};
+
+// `host`: what is connected to, "" if that is no host. The rules of C-CON-01.
+absl::StatusOr<Security> ParseSecurity(const TlsContext* tls, absl::string_view server_hostname, absl::string_view host,
+                                       std::optional<absl::Duration> handshake,
+                                       std::optional<absl::Duration> shutdown) {
+  Security security;
+  if (tls == nullptr) {
+    if (!server_hostname.empty()) return absl::InvalidArgumentError("server_hostname is only meaningful with tls");
+    if (handshake.has_value()) return absl::InvalidArgumentError("tls_handshake_timeout is only meaningful with tls");
+    if (shutdown.has_value()) return absl::InvalidArgumentError("tls_shutdown_timeout is only meaningful with tls");
+    return security;
+  }
+  security.tls = tls->state();
+  security.server_hostname = std::string(server_hostname.empty() ? host : server_hostname);
+  ASSIGN_OR_RETURN(security.timeouts, TlsTimeouts::Make(handshake, shutdown));
+  if (security.tls->verifies_host_name() && security.server_hostname.empty()) {
+    return absl::InvalidArgumentError("You must set server_hostname when using TLS without a host");
+  }
+  return security;
+}
+
 struct Target {
   ResolveQuery query;  // where `address` says nothing
   std::optional<SocketAddress> address;
   std::optional<SocketAddress> local;
+  Security security;
 };
 
 absl::StatusOr<Target> ParseTarget(const ConnectOptions& options) {
@@ -110,6 +139,11 @@ absl::StatusOr<Target> ParseTarget(const ConnectOptions& options) {
   if (!target.address.has_value() && options.socket < 0 && target.query.service.empty()) {
     return absl::InvalidArgumentError("a port to connect to was not specified");
   }
+  if (options.tls != nullptr && options.tls->is_server()) {
+    return absl::InvalidArgumentError("to connect takes a TlsContext for clients");
+  }
+  ASSIGN_OR_RETURN(target.security, ParseSecurity(options.tls, options.server_hostname, target.query.host,
+                                                  options.tls_handshake_timeout, options.tls_shutdown_timeout));
   return target;
 }
 
@@ -126,20 +160,35 @@ absl::Status Combine(const std::vector<absl::Status>& errors) {
 }
 
 // Takes `fd`, a connected socket, over.
-Task<absl::StatusOr<Connected<>>> MakeConnected(EventLoop& loop, ProtocolFactory factory, int fd) {
+Task<absl::StatusOr<Connected<>>> MakeConnected(EventLoop& loop, ProtocolFactory factory, int fd,
+                                                const Security& security) {
   absl::Cleanup close = [&loop, fd] { loop.os().Close(fd); };
   std::unique_ptr<BaseProtocol> protocol = factory();
   if (protocol == nullptr) throw InvalidState("the protocol factory returned null");
   std::move(close).Cancel();
-  auto* transport = new StreamTransport(loop, fd, std::move(protocol));
+  ByteTransport* transport = nullptr;
+  if (security.tls == nullptr) {
+    transport = new StreamTransport(loop, fd, std::move(protocol));
+    transport->Start();
+  } else {
+    transport = TlsTransport::OverSocket(loop, fd, nullptr, std::move(protocol), security.tls, security.server_hostname,
+                                         security.timeouts);
+  }
   Connected<> made{TransportPtr(transport), &transport->protocol()};
   absl::Cleanup abort = [transport] { transport->Abort(); };
-  transport->Start();
   co_await transport->Made();
-  // ConnectionMade threw.
+  // ConnectionMade threw, or there was none: the handshake has failed.
   if (!transport->lost_reason().ok()) co_return transport->lost_reason();
   std::move(abort).Cancel();
   co_return made;
+}
+
+// Takes `fd`, which came from elsewhere, over.
+Task<absl::StatusOr<Connected<>>> ConnectGiven(EventLoop& loop, ProtocolFactory factory, int fd,
+                                               absl::StatusOr<Security> parsed) {
+  CO_ASSIGN_OR_RETURN(const Security security, std::move(parsed));
+  CO_RETURN_IF_ERROR(AdoptStreamSocket(loop.os(), fd));
+  co_return co_await MakeConnected(loop, std::move(factory), fd, security);
 }
 
 Task<absl::StatusOr<Connected<>>> ConnectTo(EventLoop& loop, ProtocolFactory factory, absl::StatusOr<Target> parsed) {
@@ -153,7 +202,7 @@ Task<absl::StatusOr<Connected<>>> ConnectTo(EventLoop& loop, ProtocolFactory fac
   std::vector<absl::Status> errors;
   for (const SocketAddress& address : addresses) {
     absl::StatusOr<int> connected = co_await ConnectSocket(loop, address, target.local);
-    if (connected.ok()) co_return co_await MakeConnected(loop, std::move(factory), *connected);
+    if (connected.ok()) co_return co_await MakeConnected(loop, std::move(factory), *connected, target.security);
     errors.push_back(connected.status());
   }
   co_return Combine(errors);
@@ -163,13 +212,20 @@ Task<absl::StatusOr<Connected<>>> ConnectTo(EventLoop& loop, ProtocolFactory fac
 
 Task<absl::StatusOr<Connected<>>> Connect(EventLoop& loop, ProtocolFactory factory, const ConnectOptions& options) {
   absl::StatusOr<Target> target = ParseTarget(options);
-  if (target.ok() && options.socket >= 0) return ConnectGiven(loop, std::move(factory), options.socket);
+  if (target.ok() && options.socket >= 0) {
+    return ConnectGiven(loop, std::move(factory), options.socket, std::move(target->security));
+  }
   return ConnectTo(loop, std::move(factory), std::move(target));
 }
 
-Task<absl::StatusOr<Connected<>>> ConnectGiven(EventLoop& loop, ProtocolFactory factory, int fd) {
-  CO_RETURN_IF_ERROR(AdoptStreamSocket(loop.os(), fd));
-  co_return co_await MakeConnected(loop, std::move(factory), fd);
+Task<absl::StatusOr<Connected<>>> ConnectAccepted(EventLoop& loop, ProtocolFactory factory, int fd,
+                                                  const AcceptedSocketOptions& options) {
+  absl::StatusOr<Security> security =
+      ParseSecurity(options.tls, "", "", options.tls_handshake_timeout, options.tls_shutdown_timeout);
+  if (options.tls != nullptr && !options.tls->is_server()) {
+    security = absl::InvalidArgumentError("an accepted connection takes a TlsContext for servers");
+  }
+  return ConnectGiven(loop, std::move(factory), fd, std::move(security));
 }
 
 }  // namespace troupe::internal

@@ -7,6 +7,8 @@
 //   CO_RETURN_IF_ERROR(connected.status());
 //   connected->protocol->Ask("...");          // a Client&; lives as long as connected->transport
 //
+// With a TlsContext the connection is TLS, verified by the name that is connected to.
+//
 // Threading: the loop's. Cancelling gives up and closes what was open.
 #ifndef TROUPE_NET_CONNECT_H_
 #define TROUPE_NET_CONNECT_H_
@@ -18,10 +20,12 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "troupe/async/task.h"
 #include "troupe/base/socket_address.h"
 #include "troupe/loop/event_loop.h"
 #include "troupe/net/protocol.h"
+#include "troupe/net/tls_context.h"
 #include "troupe/net/transport.h"
 
 namespace troupe {
@@ -40,8 +44,24 @@ struct ConnectOptions {
   int family = 0;
   // Where from.
   std::optional<SocketAddress> local_address = std::nullopt;
+
+  // TLS, as the context says. ConnectionMade comes after the handshake (C-TLS-01).
+  const TlsContext* tls = nullptr;
+  // Whom to ask for and to verify: the host that is connected to, unless this says otherwise.
+  absl::string_view server_hostname = {};
+  std::optional<absl::Duration> tls_handshake_timeout = std::nullopt;  // 60 s
+  // From Close() on: to send what is buffered and to close down. 30 s.
+  std::optional<absl::Duration> tls_shutdown_timeout = std::nullopt;
 };
 static_assert(std::is_trivially_destructible_v<ConnectOptions>);
+
+// How to take over a connection that was accepted elsewhere.
+struct AcceptedSocketOptions {
+  const TlsContext* tls = nullptr;  // its server's end is ours
+  std::optional<absl::Duration> tls_handshake_timeout = std::nullopt;
+  std::optional<absl::Duration> tls_shutdown_timeout = std::nullopt;
+};
+static_assert(std::is_trivially_destructible_v<AcceptedSocketOptions>);
 
 // `protocol` belongs to `transport`.
 template <class P = BaseProtocol>
@@ -53,7 +73,8 @@ struct Connected {
 namespace internal {
 
 Task<absl::StatusOr<Connected<>>> Connect(EventLoop& loop, ProtocolFactory factory, const ConnectOptions& options);
-Task<absl::StatusOr<Connected<>>> ConnectGiven(EventLoop& loop, ProtocolFactory factory, int fd);
+Task<absl::StatusOr<Connected<>>> ConnectAccepted(EventLoop& loop, ProtocolFactory factory, int fd,
+                                                  const AcceptedSocketOptions& options);
 
 template <class P>
 Task<absl::StatusOr<Connected<P>>> ConnectTyped(Task<absl::StatusOr<Connected<>>> connecting) {
@@ -69,7 +90,8 @@ Task<absl::StatusOr<Connected<P>>> ConnectTyped(Task<absl::StatusOr<Connected<>>
 // Tries the addresses in the resolver's order; `factory` (which returns a unique_ptr to a protocol) is called once one
 // has been reached. On return ConnectionMade has been called (C-CON-07). INVALID_ARGUMENT: the options make no sense;
 // NOT_FOUND: no such host; otherwise the system's error, or "Multiple exceptions: ..." when addresses failed
-// differently (C-CON-04). What the factory throws passes through. The options are copied before this returns.
+// differently (C-CON-04); with TLS, UNAUTHENTICATED: the server's certificate is not good. What the factory throws passes
+// through. The options are copied before this returns.
 template <class Factory>
 auto CreateConnection(EventLoop& loop, Factory&& factory, const ConnectOptions& options) {
   internal::CheckFactory<Factory>();
@@ -80,10 +102,11 @@ auto CreateConnection(EventLoop& loop, Factory&& factory, const ConnectOptions& 
 // Makes a transport and a protocol for `fd`, a connection that was accepted elsewhere: by a library, or by a process that
 // passed it on. `fd` is taken over, unless it is refused with INVALID_ARGUMENT: it is no stream socket (C-CON-09).
 template <class Factory>
-auto ConnectAcceptedSocket(EventLoop& loop, Factory&& factory, int fd) {
+auto ConnectAcceptedSocket(EventLoop& loop, Factory&& factory, int fd, const AcceptedSocketOptions& options = {}) {
   internal::CheckFactory<Factory>();
   using P = typename std::invoke_result_t<std::decay_t<Factory>&>::element_type;
-  return internal::ConnectTyped<P>(internal::ConnectGiven(loop, ProtocolFactory(std::forward<Factory>(factory)), fd));
+  return internal::ConnectTyped<P>(
+      internal::ConnectAccepted(loop, ProtocolFactory(std::forward<Factory>(factory)), fd, options));
 }
 
 }  // namespace troupe

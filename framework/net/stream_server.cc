@@ -19,6 +19,7 @@
 #include "troupe/base/status_macros.h"
 #include "troupe/loop/exception_context.h"
 #include "troupe/loop/fd_watcher.h"
+#include "troupe/net/internal/tls_transport.h"
 #include "troupe/net/resolve.h"
 #include "troupe/net/stream_transport.h"
 #include "troupe/os/os.h"
@@ -146,7 +147,8 @@ StreamServer::StreamServer(EventLoop& loop, ProtocolFactory factory, const Strea
       backlog_(options.backlog),
       reuse_address_(options.reuse_address),
       reuse_port_(options.reuse_port),
-      connections_max_(options.connections_max != 0 ? options.connections_max : DefaultConnectionsMax(loop.os())) {}
+      connections_max_(options.connections_max != 0 ? options.connections_max : DefaultConnectionsMax(loop.os())),
+      tls_(options.tls != nullptr ? options.tls->state() : nullptr) {}
 
 StreamServer::~StreamServer() {
   Close();
@@ -236,17 +238,23 @@ Task<absl::Status> StreamServer::StartServing() {
 
 void StreamServer::AddConnection(int fd, const SocketAddress& peer, std::unique_ptr<BaseProtocol> protocol) {
   accepted_.Add();
-  auto* transport = new internal::StreamTransport(loop_, fd, std::move(protocol), &peer);
+  internal::ByteTransport* transport = nullptr;
+  if (tls_ == nullptr) {
+    transport = new internal::StreamTransport(loop_, fd, std::move(protocol), &peer);
+    transport->Start();
+  } else {
+    transport = internal::TlsTransport::OverSocket(loop_, fd, &peer, std::move(protocol), tls_, "", tls_timeouts_);
+  }
   transport->set_owner(this);
   connections_.PushBack(*transport);
   ++connections_count_;
-  transport->Start();
 }
 
 void StreamServer::OnTransportLost(internal::ByteTransport& transport) {
   static_cast<ListNode<internal::TransportOwner>&>(transport).Unlink();
   const bool was_full = IsFull();
   --connections_count_;
+  if (!transport.connection_made() && !transport.lost_reason().ok()) tls_handshake_failures_.Add();
   TransportPtr dropped(&transport);
   if (was_full) {
     for (const auto& listener : listeners_) LOG_IF(ERROR, !listener->Update().ok());
@@ -337,6 +345,17 @@ Task<absl::StatusOr<std::unique_ptr<StreamServer>>> internal::BuildServer(EventL
   if (options.backlog < 1) {
     co_return absl::InvalidArgumentError(absl::StrCat("backlog must be at least 1, got ", options.backlog));
   }
+  if (options.tls == nullptr && options.tls_handshake_timeout.has_value()) {
+    co_return absl::InvalidArgumentError("tls_handshake_timeout is only meaningful with tls");
+  }
+  if (options.tls == nullptr && options.tls_shutdown_timeout.has_value()) {
+    co_return absl::InvalidArgumentError("tls_shutdown_timeout is only meaningful with tls");
+  }
+  if (options.tls != nullptr && !options.tls->is_server()) {
+    co_return absl::InvalidArgumentError("a server takes a TlsContext for servers");
+  }
+  CO_ASSIGN_OR_RETURN(const TlsTimeouts tls_timeouts,
+                      TlsTimeouts::Make(options.tls_handshake_timeout, options.tls_shutdown_timeout));
   std::vector<SocketAddress> addresses;
   for (const std::string& text : options.listen) {
     std::vector<SocketAddress> found;
@@ -356,6 +375,7 @@ Task<absl::StatusOr<std::unique_ptr<StreamServer>>> internal::BuildServer(EventL
     }
   }
   std::unique_ptr<StreamServer> server(new StreamServer(loop, std::move(factory), options));
+  server->tls_timeouts_ = tls_timeouts;
   CO_RETURN_IF_ERROR(server->Adopt(options.sockets));
   absl::Status skipped;
   for (const SocketAddress& address : addresses) {

@@ -18,12 +18,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "troupe/async/task.h"
 #include "troupe/base/counter.h"
 #include "troupe/base/intrusive_list.h"
@@ -32,7 +34,9 @@
 #include "troupe/loop/event_loop.h"
 #include "troupe/net/internal/byte_transport.h"
 #include "troupe/net/internal/occurrence.h"
+#include "troupe/net/internal/tls_timeouts.h"
 #include "troupe/net/protocol.h"
+#include "troupe/net/tls_context.h"
 
 namespace troupe {
 
@@ -53,6 +57,14 @@ struct StreamServerOptions {
   bool start_serving = true;
   // Beyond it connections wait in the backlog. 0: the limit of descriptors less 64, which are left for other uses.
   size_t connections_max = 0;
+
+  // TLS, as the context says, which may be reloaded while the server serves, and may go once the server is made.
+  // ConnectionMade comes after the handshake; one that fails costs its own connection only, and its protocol hears nothing
+  // (C-ACC-07).
+  const TlsContext* tls = nullptr;
+  std::optional<absl::Duration> tls_handshake_timeout = std::nullopt;  // 60 s
+  // From Close() on: to send what is buffered and to close down. 30 s.
+  std::optional<absl::Duration> tls_shutdown_timeout = std::nullopt;
 };
 
 class StreamServer;
@@ -99,6 +111,7 @@ class StreamServer final : private internal::TransportOwner {
   // Times that accepting was suspended: no descriptors or memory; connections_max reached.
   const Counter& accept_pauses() const { return accept_pauses_; }
   const Counter& connections_max_hits() const { return connections_max_hits_; }
+  const Counter& tls_handshake_failures() const { return tls_handshake_failures_; }
 
   std::string DebugString() const;
 
@@ -125,6 +138,8 @@ class StreamServer final : private internal::TransportOwner {
   const bool reuse_address_;
   const bool reuse_port_;
   size_t connections_max_;
+  std::shared_ptr<internal::TlsState> tls_;  // the context's; null: clear text
+  internal::TlsTimeouts tls_timeouts_;
   Context context_;  // in force where it began to listen; each connection gets a copy
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::vector<SocketAddress> addresses_;
@@ -137,6 +152,7 @@ class StreamServer final : private internal::TransportOwner {
   Counter accepted_;
   Counter accept_pauses_;
   Counter connections_max_hits_;
+  Counter tls_handshake_failures_;
 
   friend Task<absl::StatusOr<std::unique_ptr<StreamServer>>> internal::BuildServer(EventLoop& loop,
                                                                                    ProtocolFactory factory,

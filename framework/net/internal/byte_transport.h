@@ -63,6 +63,7 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
   const absl::Status& lost_reason() const { return reason_; }
   // `owner` owns this transport from now on.
   void set_owner(TransportOwner* owner) { owner_ = owner; }
+  bool has_owner() const { return owner_ != nullptr; }
   // `layer`, made over this transport, stands at its owner's from now on, if it has one, and may pause as it did.
   void GivePlaceTo(ByteTransport& layer);
 

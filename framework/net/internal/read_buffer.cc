@@ -27,30 +27,31 @@ struct ThreadBuffer {
   }
 };
 
-thread_local ThreadBuffer thread_buffer;
+// One for a transport, one for a layer (TLS) over it.
+thread_local ThreadBuffer thread_buffers[2];
 
 }  // namespace
 
 ReadBuffer::ReadBuffer() {
-  ThreadBuffer& shared = thread_buffer;
-  nested_ = shared.lent;
-  if (nested_) {
-    data_ = new char[kBytes];
+  for (ThreadBuffer& shared : thread_buffers) {
+    if (shared.lent) continue;
+    if (!shared.data) shared.data.reset(new char[kBytes]);
+    shared.lent = true;
+    lent_ = &shared.lent;
+    data_ = shared.data.get();
+    ASAN_UNPOISON_MEMORY_REGION(data_, kBytes);
     return;
   }
-  if (!shared.data) shared.data.reset(new char[kBytes]);
-  shared.lent = true;
-  data_ = shared.data.get();
-  ASAN_UNPOISON_MEMORY_REGION(data_, kBytes);
+  data_ = new char[kBytes];
 }
 
 ReadBuffer::~ReadBuffer() {
-  if (nested_) {
+  if (lent_ == nullptr) {
     delete[] data_;
     return;
   }
   ASAN_POISON_MEMORY_REGION(data_, kBytes);
-  thread_buffer.lent = false;
+  *lent_ = false;
 }
 
 }  // namespace troupe::internal

@@ -1,7 +1,7 @@
 // ReadBuffer: the buffer into which transports receive, lent for one DataReceived.
 //
-// One per thread, so that an idle connection holds none. A nested borrower (a transport that feeds another from inside
-// its own DataReceived) gets one of its own. Under AddressSanitizer the bytes are poisoned once they have been given
+// Two per thread, so that an idle connection holds none: a nested borrower (TLS, which a transport feeds from inside its
+// own DataReceived) gets the second, and one nested deeper a new one. Under AddressSanitizer the bytes are poisoned once they have been given
 // back: a protocol that kept the span is found out.
 //
 // Life: made (borrowed) -> span() -> destroyed (given back), in stack order
@@ -29,7 +29,7 @@ class ReadBuffer {
 
  private:
   char* data_;
-  bool nested_;  // owns data_
+  bool* lent_ = nullptr;  // the thread's; null: data_ is our own
 };
 
 }  // namespace troupe::internal
