@@ -48,6 +48,7 @@ ByteTransport::ByteTransport(EventLoop& loop, const char* kind, std::unique_ptr<
       context_(Context::Current().WithoutDeadline()),
       protocol_(std::move(protocol)),
       buffered_protocol_(IsBuffered(*protocol_)),
+      device_(device),
       layer_(device == DeviceKind::kLayer),
       opening_(layer_),
       kind_(kind) {
@@ -227,7 +228,8 @@ void ByteTransport::ReportException(std::string message) {
 void ByteTransport::Watch() {
   uint32_t interest = 0;
   if (conn_lost_ == 0) {
-    if (connection_made_ && is_reading() && !read_eof_) interest |= kReadable;
+    // Who only writes is told that way that nobody reads any more.
+    if (connection_made_ && !paused_reading_ && !closing_ && !read_eof_) interest |= kReadable;
     // A layer that holds bytes of its own may have paused the protocol with nothing in the buffer.
     if (!buffer_.empty() || (layer_ && paused_writing_)) interest |= kWritable;
     if (finishing_) interest = 0;
@@ -239,7 +241,7 @@ void ByteTransport::Watch() {
 // ---------------------------------------------------------------------------------------------------- reading
 
 void ByteTransport::PauseReading() {
-  if (closing_ || paused_reading_) return;
+  if (closing_ || paused_reading_ || device_ == DeviceKind::kWriter) return;
   paused_reading_ = true;
   Watch();
 }
@@ -302,20 +304,24 @@ void ByteTransport::OnEof() {
     LOG(WARNING) << "returning true from EofReceived() has no effect on a " << kind_;  // C-TLS-11
     keep_open = false;
   }
-  if (!keep_open) Close();
+  if (!keep_open || device_ == DeviceKind::kReader) Close();
 }
 
 // ---------------------------------------------------------------------------------------------------- writing
 
 bool ByteTransport::MayWrite(bool empty) {
+  if (device_ == DeviceKind::kReader) throw InvalidState(absl::StrCat("a ", kind_, " cannot be written"));
   if (write_eof_) throw InvalidState("Cannot call Write() after WriteEof()");
   if (empty) return false;
-  if (conn_lost_ == 0 && !(layer_ && closing_)) return true;  // C-TLS-13
-  if (conn_lost_ == 0) return false;
-  if (conn_lost_ >= kLostWritesBeforeLog) {
-    LOG(WARNING) << "socket.send() raised exception.";
+  const bool takes_no_more = closing_ && (layer_ || device_ == DeviceKind::kWriter);  // C-TLS-13, C-PIP-04
+  if (conn_lost_ == 0 && !takes_no_more) return true;
+  if (conn_lost_ == 0 && layer_) return false;
+  uint8_t& dropped = conn_lost_ != 0 ? conn_lost_ : dropped_writes_;
+  if (dropped >= kLostWritesBeforeLog) {
+    LOG(WARNING) << (device_ == DeviceKind::kWriter ? "pipe closed by peer or os.write(pipe, data) raised exception."
+                                                    : "socket.send() raised exception.");
   } else {
-    ++conn_lost_;
+    ++dropped;
   }
   return false;
 }
@@ -411,6 +417,8 @@ void ByteTransport::OnWritable() {
 
 void ByteTransport::WriteEof() {
   if (layer_) throw InvalidState(absl::StrCat("a ", kind_, " cannot end one direction alone: see CanWriteEof()"));
+  if (device_ == DeviceKind::kReader) throw InvalidState(absl::StrCat("a ", kind_, " cannot be written"));
+  if (device_ == DeviceKind::kWriter) return Close();  // C-PIP-04
   if (closing_ || write_eof_) return;
   write_eof_ = true;
   if (buffer_.empty()) ShutdownWrite();

@@ -1,7 +1,7 @@
 // ByteTransport: the rules of a byte stream (CONTRACT.md, sections 10 to 13), over a device that sends and receives.
 //
-// Sockets (stream_transport.h), pairs over memory (memory_transport.h) and TLS (tls_transport.h) are devices; what users
-// may rely on is written here once. A device behaves as a non-blocking socket does, and reports readiness
+// Sockets (stream_transport.h), pairs over memory (memory_transport.h), pipes (pipe.h) and TLS (tls_transport.h) are
+// devices; what users may rely on is written here once. A device behaves as a non-blocking socket does, and reports readiness
 // level-triggered through OnReadable and OnWritable. A layer (TLS) is a device over another transport: it takes time to
 // open and to close, holds bytes of its own, and has no half-open state.
 //
@@ -73,14 +73,14 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
   void Write(ByteQueue&& bytes) final;
   void Writev(absl::Span<const absl::Span<const char>> pieces) final;
   void WriteEof() final;
-  bool CanWriteEof() const final { return !layer_; }
+  bool CanWriteEof() const final { return !layer_ && device_ != DeviceKind::kReader; }
   absl::Status SetWriteBufferLimits(WriteBufferLimits limits) final;
   size_t write_high_mark() const final { return high_; }
   size_t write_low_mark() const final { return low_; }
   size_t write_buffer_size() const final { return layer_ ? buffer_.size() + DeviceBuffered() : buffer_.size(); }
   void PauseReading() final;
   void ResumeReading() final;
-  bool is_reading() const final { return !paused_reading_ && !closing_; }
+  bool is_reading() const final { return !paused_reading_ && !closing_ && device_ != DeviceKind::kWriter; }
   void Close() final;
   void Abort() final { End(absl::OkStatus()); }
   bool is_closing() const final { return closing_; }
@@ -90,7 +90,8 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
   std::string DebugString() const final;
 
  protected:
-  enum class DeviceKind : uint8_t { kKernel, kLayer };
+  // kReader and kWriter have one direction.
+  enum class DeviceKind : uint8_t { kKernel, kLayer, kReader, kWriter };
 
   // `kind`: a literal, "socket transport", for messages.
   ByteTransport(EventLoop& loop, const char* kind, std::unique_ptr<BaseProtocol> protocol,
@@ -121,6 +122,12 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
   void OnReadable();
   void OnWritable();
 
+  // ---- what a pipe reports.
+  // The device failed: only logged, and only in debug mode (C-TRN-08).
+  void EndByOs(int error, absl::string_view what);
+  // What it can be watched for has changed.
+  void Watch();
+
   // ---- what a layer reports. It is opening when it is made.
   // Its protocol has had ConnectionMade from another transport: instead of Start().
   void StartMade();
@@ -149,7 +156,6 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
   void MaybePause();
   void MaybeResume();
   void ShutdownWrite();
-  void Watch();
 
   void ReceiveBuffered();
   // What DeviceReceive gave, when it is no data.
@@ -160,8 +166,6 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
 
   // Nothing is left to send: the end, for a layer after it has closed down.
   void Finish();
-  // The device failed: only logged, and only in debug mode (C-TRN-08).
-  void EndByOs(int error, absl::string_view what);
   // A callback threw: ends the connection and reports. REQUIRES: in a catch block.
   void EndByException(const char* callback);
   void ReportException(std::string message);
@@ -179,11 +183,13 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
   bool write_eof_ = false;
   bool shut_down_ = false;
   bool paused_writing_ = false;
+  const DeviceKind device_;
   const bool layer_;
   bool opening_;            // a layer that is not open yet
   bool finishing_ = false;  // a layer that closes down: nothing more is written
   bool connection_made_ = false;
-  bool orphaned_ = false;  // no TransportPtr any more
+  bool orphaned_ = false;       // no TransportPtr any more
+  uint8_t dropped_writes_ = 0;  // of a pipe that is closing, up to where they are logged
   size_t high_ = 64 << 10;
   size_t low_ = 16 << 10;
   TransportOwner* owner_ = nullptr;
