@@ -64,7 +64,8 @@ SimOs::SimOs(std::unique_ptr<SimKernel> own, SimKernel* kernel, SimHostOptions o
       options_(std::move(options)),
       random_(kernel_.ForkRandom()),
       io_random_(kernel_.ForkRandom()),
-      wall_at_zero_(options_.wall_start) {
+      wall_at_zero_(options_.wall_start),
+      processes_(kernel_.clock(), kernel_.trace()) {
   const troupe::IoLimit& limit = troupe::IoLimit::FromEnvironment();
   io_limits_ = {.recv_bytes_max = limit.bytes_max(), .send_bytes_max = limit.bytes_max(), .random = limit.random()};
   number_ = kernel_.network().AddHost();
@@ -142,6 +143,7 @@ void SimOs::Crash() {
   kernel_.RemoveName(options_.name);
   signal_watchers_.clear();
   for (const auto& [fd, descriptor] : descriptors_) descriptor->Vanish();
+  processes_.Clear();
   descriptors_.clear();
   lowest_free_ = kFirstDescriptor;
 }
@@ -390,19 +392,50 @@ int64_t SimOs::SendFile(int socket, int /*file*/, int64_t /*offset*/, int64_t /*
   return error != 0 ? error : -ENOSYS;
 }
 
-int SimOs::Spawn(const ProcessOptions& /*options*/, int* /*pid*/) {
-  const int error = Begin("Spawn");
-  return error != 0 ? error : -ENOSYS;
+void SimOs::AddProgram(const std::string& name, std::function<void(SimProcess&)> run) {
+  class Program final : public SimProgram {
+   public:
+    explicit Program(std::function<void(SimProcess&)> run) : run_(std::move(run)) {}
+    void Run(SimProcess& process) override { run_(process); }
+
+   private:
+    const std::function<void(SimProcess&)> run_;
+  };
+  AddProgram(name, [run = std::move(run)] { return std::make_unique<Program>(run); });
 }
 
-int SimOs::TakeExitStatus(int process, int* /*status*/) {
-  const int error = Begin("TakeExitStatus", process);
-  return error != 0 ? error : -ENOSYS;
+int SimOs::Spawn(const ProcessOptions& options, int* pid) {
+  if (const int error = Begin("Spawn"); error != 0) return error;
+  if (options.arguments.empty()) return -EINVAL;
+  std::vector<std::shared_ptr<SimDescriptor>> descriptors;
+  for (const int fd : {options.input, options.output, options.error}) {
+    if (fd < 0) {
+      descriptors.push_back(SimProcesses::NewNullDevice());
+    } else if (fd < kFirstDescriptor) {
+      descriptors.push_back(processes_.NewConsole());
+    } else {
+      const auto found = descriptors_.find(fd);
+      if (found == descriptors_.end()) return -EBADF;
+      descriptors.push_back(found->second);
+    }
+  }
+  if (const int free = LowestFree(); free < 0) return free;
+  std::shared_ptr<SimProcess> process = processes_.Start(options, std::move(descriptors));
+  if (process == nullptr) return Traced(-ENOENT);
+  *pid = process->pid();
+  return Traced(Install(std::move(process)));
 }
 
-int SimOs::SignalProcess(int process, int /*signo*/) {
-  const int error = Begin("SignalProcess", process);
-  return error != 0 ? error : -ENOSYS;
+int SimOs::TakeExitStatus(int fd, int* status) {
+  SimProcess* process = nullptr;
+  if (const int error = Begin("TakeExitStatus", fd, &process); error != 0) return error;
+  return Traced(process->TakeExitStatus(status));
+}
+
+int SimOs::SignalProcess(int fd, int signo) {
+  SimProcess* process = nullptr;
+  if (const int error = Begin("SignalProcess", fd, &process); error != 0) return error;
+  return Traced(process->Signal(signo));
 }
 
 // ---- names, files

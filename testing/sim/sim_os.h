@@ -36,6 +36,7 @@
 #include "troupe/testing/sim/sim_descriptor.h"
 #include "troupe/testing/sim/sim_kernel.h"
 #include "troupe/testing/sim/sim_network.h"
+#include "troupe/testing/sim/sim_process.h"
 #include "troupe/testing/sim/sim_random.h"
 
 namespace troupe::testing {
@@ -100,6 +101,17 @@ class SimOs final : public Os {
   // ---- clock, resources
   void SetWallTime(absl::Time now) { wall_at_zero_ = now - (kernel_.Now() - MonotonicTime()); }
   void SetDescriptorLimit(int limit) { options_.descriptors_max = limit; }
+  // ---- programs that Spawn finds by the name that they are started with: see sim_process.h.
+  void AddProgram(const std::string& name, SimProgramFactory factory) {
+    processes_.AddProgram(name, std::move(factory));
+  }
+  // One that is done in a turn, or needs nothing but the process to know how far it is.
+  void AddProgram(const std::string& name, std::function<void(SimProcess&)> run);
+  size_t running_processes() const { return processes_.running(); }
+  size_t zombies() const { return processes_.zombies(); }  // ended, and nobody has taken the status
+  // What programs wrote to the host's own descriptors 1 and 2.
+  const std::string& console() const { return processes_.console(); }
+
   void AddFile(const std::string& path);  // a regular one, in the way of a Unix socket
   // What TakeListenDescriptors() gives: `fd` is open already, as if a service manager had opened it.
   void HandOver(int fd, absl::string_view name) { handed_over_.push_back({fd, std::string(name)}); }
@@ -200,6 +212,7 @@ class SimOs final : public Os {
   SimIoLimits io_limits_;
   std::map<int, SimPoller*> signal_watchers_;
   std::vector<int> unwatched_signals_;
+  SimProcesses processes_;
   std::vector<ListenDescriptor> handed_over_;
   // Shared with the descriptors of children: a pipe's end stays open until the last is closed.
   std::map<int, std::shared_ptr<SimDescriptor>> descriptors_;
