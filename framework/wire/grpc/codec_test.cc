@@ -1,0 +1,710 @@
+// The codec: two ends of ours, and one of ours with a peer that is spelled byte by byte.
+#include "troupe/wire/grpc/codec.h"
+
+#include <cstdint>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/cord.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "troupe/rpc/metadata.h"
+#include "troupe/wire/codec.h"
+#include "troupe/wire/grpc/internal/gzip.h"
+#include "troupe/wire/grpc/testing_peer.h"
+#include "troupe/wire/testing_end.h"
+
+namespace troupe::grpc_wire {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::SizeIs;
+using ::testing::StartsWith;
+using wire_testing::Encoded;
+using wire_testing::Exchange;
+using wire_testing::Lines;
+using wire_testing::Value;
+
+CodecOptions Server() { return {}; }
+CodecOptions Client() {
+  CodecOptions options;
+  options.client = true;
+  return options;
+}
+
+// A BytesValue of this value, as the log shows it.
+std::string Shown(absl::string_view value) { return wire_testing::Shown(absl::string_view(Encoded(value))); }
+
+bool IsFrame(const SentFrame& frame, uint8_t type, uint32_t id) { return frame.type == type && frame.id == id; }
+std::vector<SentFrame> FramesOfType(const std::vector<SentFrame>& frames, uint8_t type) {
+  std::vector<SentFrame> found;
+  for (const SentFrame& frame : frames) {
+    if (frame.type == type) found.push_back(frame);
+  }
+  return found;
+}
+uint32_t Number(absl::string_view bytes) {
+  uint32_t number = 0;
+  for (const char c : bytes.substr(0, 4)) number = number << 8 | static_cast<uint8_t>(c);
+  return number;
+}
+
+// Client and server of ours, whole and byte by byte.
+class TwoEnds : public ::testing::TestWithParam<size_t> {
+ protected:
+  TwoEnds() { EXPECT_TRUE(Carry().ok()); }
+  absl::Status Carry() { return Exchange(client_, server_, GetParam()); }
+
+  CodecEnd client_{Client()};
+  CodecEnd server_{Server()};
+};
+
+INSTANTIATE_TEST_SUITE_P(Pieces, TwoEnds, ::testing::Values(SIZE_MAX, 1, 7));
+
+TEST_P(TwoEnds, AUnaryCall) {
+  const auto request = Value("hello"), reply = Value("world");
+  const CallId id = client_.Start("/kv.v1.KeyValue/Get", &request);
+  ASSERT_TRUE(Carry().ok());
+  const Lines heard = server_.TakeLog();
+  if (GetParam() == SIZE_MAX) {
+    EXPECT_THAT(heard, ElementsAre("method /kv.v1.KeyValue/Get",
+                                   HasSubstr("call 1 /kv.v1.KeyValue/Get user-agent=grpc-c++-troupe/0.1 complete: ")));
+  } else {
+    EXPECT_THAT(heard, ElementsAre("method /kv.v1.KeyValue/Get", HasSubstr("call 1 /kv.v1.KeyValue/Get"),
+                                   StartsWith("message 1 "), "half-close 1"));
+  }
+  server_.codec().SendReply(id, &reply, absl::OkStatus(), nullptr);
+  ASSERT_TRUE(Carry().ok());
+  EXPECT_THAT(client_.TakeLog(),
+              ElementsAre("metadata 1", AllOf(StartsWith("message 1 "), HasSubstr(Shown("world"))), "end 1 OK"));
+  EXPECT_EQ(client_.codec().open_calls(), 0u);
+  EXPECT_EQ(server_.codec().open_calls(), 0u);
+}
+
+TEST_P(TwoEnds, AFailureIsTrailersAlone) {
+  const auto request = Value("hello");
+  const CallId id = client_.Start("/kv.v1.KeyValue/Get", &request);
+  ASSERT_TRUE(Carry().ok());
+  absl::Status failure = absl::NotFoundError("no key \"\xE2\x98\xBA\" 100%\n");
+  failure.SetPayload("type.googleapis.com/kv.Detail", absl::Cord("detail"));
+  Metadata trailers = {{"x-a", "1"}, {"x-b-bin", std::string("\0\xff", 2)}, {"x-a", "2"}};
+  server_.codec().SendReply(id, nullptr, failure, &trailers);
+  client_.TakeLog();
+  ASSERT_TRUE(Carry().ok());
+  EXPECT_THAT(client_.TakeLog(), ElementsAre(absl::StrCat("end 1 NOT_FOUND: ", failure.message(),
+                                                          " x-a=1 x-b-bin=", std::string("\0\xff", 2), " x-a=2")));
+}
+
+TEST_P(TwoEnds, StreamsBothWays) {
+  const CallId id = client_.Start("/kv.v1.KeyValue/Mirror");
+  ASSERT_TRUE(client_.codec().SendMessage(id, Value("one")).ok());
+  ASSERT_TRUE(Carry().ok());
+  EXPECT_THAT(server_.TakeLog(), Contains(HasSubstr(Shown("one"))));
+  Metadata initial = {{"x-initial", "yes"}};
+  server_.codec().SendInitialMetadata(id, initial);
+  ASSERT_TRUE(server_.codec().SendMessage(id, Value("two")).ok());
+  ASSERT_TRUE(Carry().ok());
+  EXPECT_THAT(client_.TakeLog(), ElementsAre("metadata 1 x-initial=yes", HasSubstr(Shown("two"))));
+  ASSERT_TRUE(client_.codec().SendMessage(id, Value("three")).ok());
+  client_.codec().SendHalfClose(id);
+  ASSERT_TRUE(Carry().ok());
+  EXPECT_THAT(server_.TakeLog(), ElementsAre(HasSubstr(Shown("three")), "half-close 1"));
+  server_.codec().SendReply(id, nullptr, absl::OkStatus(), nullptr);
+  ASSERT_TRUE(Carry().ok());
+  EXPECT_THAT(client_.TakeLog(), ElementsAre("end 1 OK"));
+}
+
+TEST_P(TwoEnds, TimeoutAndMetadataArrive) {
+  Metadata metadata = {{"x-user", "ann"}, {"x-bytes-bin", std::string("\0\1\2", 3)}};
+  const auto request = Value("r");
+  client_.Start("/a.B/C", &request, &metadata, absl::Milliseconds(1500));
+  ASSERT_TRUE(Carry().ok());
+  const Lines lines = server_.TakeLog();
+  ASSERT_GE(lines.size(), 2u);
+  EXPECT_THAT(lines[1], HasSubstr(absl::StrCat("timeout=1.5s user-agent=grpc-c++-troupe/0.1 x-user=ann x-bytes-bin=",
+                                               std::string("\0\1\2", 3))));
+}
+
+TEST_P(TwoEnds, CancelReachesTheServer) {
+  const CallId id = client_.Start("/a.B/C");
+  ASSERT_TRUE(Carry().ok());
+  server_.TakeLog();
+  client_.codec().Reset(id, absl::CancelledError("enough"));
+  ASSERT_TRUE(Carry().ok());
+  EXPECT_THAT(server_.TakeLog(), ElementsAre(StartsWith("reset 1 CANCELLED")));
+  EXPECT_EQ(client_.codec().open_calls() + server_.codec().open_calls(), 0u);
+}
+
+TEST_P(TwoEnds, ARefusalSaysThatTheCallWasNotStarted) {
+  const auto request = Value("r");
+  server_.on_call = [&](IncomingCall& call) {
+    absl::Status refused = absl::UnavailableError("full");
+    refused.SetPayload(kNotStartedPayload, absl::Cord());
+    server_.codec().Reset(call.id, refused);
+  };
+  server_.listen = false;
+  client_.Start("/a.B/C", &request);
+  client_.TakeLog();
+  ASSERT_TRUE(Carry().ok());
+  EXPECT_THAT(client_.TakeLog(), ElementsAre(AllOf(StartsWith("reset 1 UNAVAILABLE"), HasSubstr("(not started)"))));
+}
+
+TEST_P(TwoEnds, AnErrorOfTheServerTravelsAsStatusWhileItCan) {
+  const CallId id = client_.Start("/a.B/C");
+  ASSERT_TRUE(Carry().ok());
+  server_.codec().Reset(id, absl::DataLossError("the disk is gone"));
+  client_.TakeLog();
+  ASSERT_TRUE(Carry().ok());
+  EXPECT_THAT(client_.TakeLog(), ElementsAre("end 1 DATA_LOSS: the disk is gone"));
+  EXPECT_EQ(client_.codec().open_calls() + server_.codec().open_calls(), 0u);
+}
+
+TEST_P(TwoEnds, AnAnswerBeforeTheRequestHasEndedStopsTheRequest) {
+  const CallId id = client_.Start("/a.B/C");
+  ASSERT_TRUE(client_.codec().SendMessage(id, Value("one")).ok());
+  ASSERT_TRUE(Carry().ok());
+  server_.codec().SendReply(id, nullptr, absl::FailedPreconditionError("no more"), nullptr);
+  client_.TakeLog();
+  ASSERT_TRUE(Carry().ok());
+  EXPECT_THAT(client_.TakeLog(), ElementsAre("end 1 FAILED_PRECONDITION: no more"));
+  EXPECT_EQ(client_.codec().open_calls() + server_.codec().open_calls(), 0u);
+}
+
+// More than a stream's window and the connection's: it goes as the receiver takes it.
+TEST_P(TwoEnds, LargeMessagesTravelWholeBothWays) {
+  const std::string large(3 << 20, 'x');
+  const auto request = Value(large);
+  client_.log_messages = server_.log_messages = false;
+  size_t received = 0, answered = 0;
+  server_.on_message = [&](CallId, absl::Span<const char> message, size_t) { received = message.size(); };
+  client_.on_message = [&](CallId, absl::Span<const char> message, size_t) { answered = message.size(); };
+  const size_t piece = GetParam() == SIZE_MAX ? SIZE_MAX : 4099;
+  const CallId id = client_.Start("/a.B/C", &request);
+  EXPECT_GT(client_.codec().WaitingBytes(id), 0u);
+  ASSERT_TRUE(Exchange(client_, server_, piece).ok());
+  EXPECT_EQ(received, Encoded(large).size());
+  EXPECT_EQ(client_.codec().WaitingBytes(id), 0u);
+  server_.codec().SendReply(id, &request, absl::OkStatus(), nullptr);
+  ASSERT_TRUE(Exchange(client_, server_, piece).ok());
+  EXPECT_EQ(answered, Encoded(large).size());
+  EXPECT_EQ(client_.last_line(), "end 1 OK");
+  EXPECT_EQ(client_.codec().held_bytes() + server_.codec().held_bytes(), 0u);
+}
+
+TEST_P(TwoEnds, WhatTheApplicationDoesNotTakeStopsItsCallAndNoOther) {
+  server_.consume = false;
+  const CallId slow = client_.Start("/a.B/Slow");
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(client_.codec().SendMessage(slow, Value(std::string(30000, 'x'))).ok());
+  ASSERT_TRUE(Carry().ok());
+  EXPECT_GT(client_.codec().WaitingBytes(slow), 200'000u);
+  EXPECT_LE(server_.unconsumed[slow], 64u << 10);
+  const auto request = Value("quick");
+  client_.Start("/a.B/Quick", &request);
+  ASSERT_TRUE(Carry().ok());
+  EXPECT_THAT(server_.TakeLog(), Contains(HasSubstr("/a.B/Quick")));
+  // It goes on when the application does.
+  client_.TakeLog();
+  server_.consume = true;
+  server_.codec().Consumed(slow, server_.unconsumed[slow]);
+  ASSERT_TRUE(Carry().ok());
+  EXPECT_EQ(client_.codec().WaitingBytes(slow), 0u);
+  EXPECT_THAT(client_.TakeLog(), ElementsAre(absl::StrCat("room ", slow)));
+}
+
+TEST_P(TwoEnds, PausedCreditHoldsAndResumedCreditLetsGo) {
+  server_.codec().PauseCredit();
+  const CallId id = client_.Start("/a.B/C");
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(client_.codec().SendMessage(id, Value(std::string(30000, 'x'))).ok());
+  ASSERT_TRUE(Carry().ok());
+  EXPECT_GT(client_.codec().WaitingBytes(id), 0u);
+  server_.codec().ResumeCredit();
+  ASSERT_TRUE(Carry().ok());
+  EXPECT_EQ(client_.codec().WaitingBytes(id), 0u);
+}
+
+TEST_P(TwoEnds, OneCallMoreThanThePeerTakesWaits) {
+  CodecOptions two = Server();
+  two.calls_max = 2;
+  CodecEnd server(two), client(Client());
+  ASSERT_TRUE(Exchange(client, server, GetParam()).ok());
+  const CallId first = client.Start("/a.B/C");
+  client.Start("/a.B/C");
+  EXPECT_EQ(client.TryStart("/a.B/C").status().code(), absl::StatusCode::kResourceExhausted);
+  ASSERT_TRUE(Exchange(client, server, GetParam()).ok());
+  server.codec().SendReply(first, nullptr, absl::OkStatus(), nullptr);
+  client.TakeLog();
+  ASSERT_TRUE(Exchange(client, server, GetParam()).ok());
+  EXPECT_THAT(client.TakeLog(), ElementsAre("end 1 OK", "call room"));
+  EXPECT_TRUE(client.TryStart("/a.B/C").ok());
+}
+
+TEST_P(TwoEnds, GoAwayTakesTwoStepsAndLosesNoCall) {
+  const CallId before = client_.Start("/a.B/Before");
+  ASSERT_TRUE(Carry().ok());
+  server_.codec().SendGoAway(absl::OkStatus());
+  // This one crosses the announcement.
+  const auto request = Value("r");
+  client_.Start("/a.B/Crossing", &request);
+  client_.TakeLog();
+  server_.TakeLog();
+  ASSERT_TRUE(Carry().ok());
+  EXPECT_THAT(server_.TakeLog(), Contains(HasSubstr("/a.B/Crossing")));
+  const Lines heard = client_.TakeLog();
+  EXPECT_THAT(heard, ElementsAre("goaway 2147483647 OK", "goaway 3 OK"));
+  EXPECT_EQ(client_.TryStart("/a.B/C").status().code(), absl::StatusCode::kUnavailable);
+  server_.codec().SendReply(before, nullptr, absl::OkStatus(), nullptr);
+  server_.codec().SendReply(3, nullptr, absl::OkStatus(), nullptr);
+  ASSERT_TRUE(Carry().ok());
+  EXPECT_THAT(client_.TakeLog(), ElementsAre("end 1 OK", "end 3 OK"));
+}
+
+TEST_P(TwoEnds, PingsAreAnswered) {
+  client_.codec().SendPing(42);
+  client_.TakeLog();
+  ASSERT_TRUE(Carry().ok());
+  EXPECT_THAT(client_.TakeLog(), ElementsAre("pong 42"));
+}
+
+TEST_P(TwoEnds, AbandonEndsEveryCallInTheirOrder) {
+  client_.Start("/a.B/C");
+  client_.Start("/a.B/D");
+  ASSERT_TRUE(Carry().ok());
+  client_.TakeLog();
+  client_.codec().Abandon(absl::UnavailableError("gone"));
+  EXPECT_THAT(client_.TakeLog(), ElementsAre("reset 1 UNAVAILABLE: gone", "reset 3 UNAVAILABLE: gone"));
+}
+
+// ---------------------------------------------------------------- a server of ours, and a peer made of bytes
+
+class ServerAndBytes : public ::testing::Test {
+ protected:
+  ServerAndBytes() { Restart(Server()); }
+  void Restart(const CodecOptions& options) {
+    server_ = std::make_unique<CodecEnd>(options);
+    EXPECT_TRUE(server_->Receive(H2Bytes().Preface().Settings().SettingsAck()).ok());
+    server_->TakeOutput();
+  }
+  GrpcCodec& codec() { return server_->codec(); }
+
+  std::unique_ptr<CodecEnd> server_;
+};
+
+TEST_F(ServerAndBytes, AMethodThatNobodyKnowsIsTheSessionsAffair) {
+  ASSERT_TRUE(server_->Receive(H2Bytes().Call(1, "/unknown/X", "m")).ok());
+  EXPECT_THAT(server_->TakeLog(), Contains(HasSubstr("unknown '/unknown/X'")));
+}
+
+TEST_F(ServerAndBytes, AWebBrowserGetsAnAnswer) {
+  const HeaderFields get = {{":method", "GET"}, {":scheme", "http"}, {":path", "/"}, {":authority", "kv.test"}};
+  ASSERT_TRUE(server_->Receive(H2Bytes().Headers(1, get, kEndStream)).ok());
+  const std::vector<SentFrame> frames = server_->TakeFrames();
+  ASSERT_THAT(frames, SizeIs(2));
+  EXPECT_TRUE(IsFrame(frames[0], kHeadersFrame, 1));
+  EXPECT_THAT(frames[1].payload, HasSubstr("gRPC"));
+  EXPECT_EQ(frames[1].flags & kEndStream, kEndStream);
+  EXPECT_THAT(server_->TakeLog(), IsEmpty());
+  EXPECT_EQ(codec().open_calls(), 0u);
+}
+
+TEST_F(ServerAndBytes, AnotherContentTypeIsRefusedAsHttpDoes) {
+  HeaderFields fields = RequestFields("/a.B/C");
+  fields.back() = {"content-type", "application/json"};
+  ASSERT_TRUE(server_->Receive(H2Bytes().Headers(1, fields).Data(1, "{}", kEndStream)).ok());
+  const std::vector<SentFrame> frames = server_->TakeFrames();
+  ASSERT_FALSE(frames.empty());
+  // ":status 415" as HPACK has it: name by index 8, value as text.
+  EXPECT_THAT(frames[0].payload, StartsWith("\x48"));
+  EXPECT_THAT(server_->TakeLog(), IsEmpty());
+  EXPECT_EQ(codec().open_calls(), 0u);
+}
+
+TEST_F(ServerAndBytes, MessagesMayBeCutAnywhereAndShareFrames) {
+  const std::string stream = Framed("one") + Framed("") + Framed("three");
+  for (size_t cut = 0; cut <= stream.size(); ++cut) {
+    Restart(Server());
+    ASSERT_TRUE(
+        server_
+            ->Receive(
+                H2Bytes().Request(1, "/a.B/C").Data(1, stream.substr(0, cut)).Data(1, stream.substr(cut), kEndStream))
+            .ok());
+    const Lines lines = server_->TakeLog();
+    EXPECT_THAT(Lines(lines.begin() + 2, lines.end()),
+                ElementsAre("message 1 'one'", "message 1 ''", "message 1 'three'", "half-close 1"))
+        << cut;
+  }
+}
+
+TEST_F(ServerAndBytes, PackedMessagesAreUnpacked) {
+  const std::string text(5000, 'z');
+  const std::string packed = Gzip(absl::MakeConstSpan(text));
+  EXPECT_LT(packed.size(), 200u);
+  server_->log_messages = false;
+  std::string got;
+  server_->on_message = [&](CallId, absl::Span<const char> message, size_t) {
+    got.assign(message.begin(), message.end());
+  };
+  ASSERT_TRUE(server_
+                  ->Receive(H2Bytes()
+                                .Request(1, "/a.B/C", {{"grpc-encoding", "gzip"}})
+                                .Data(1, Framed(packed, true) + Framed("plain"), kEndStream))
+                  .ok());
+  EXPECT_EQ(got, "plain");
+  got.clear();
+  ASSERT_TRUE(
+      server_
+          ->Receive(
+              H2Bytes().Request(3, "/a.B/C", {{"grpc-encoding", "gzip"}}).Data(3, Framed(packed, true), kEndStream))
+          .ok());
+  EXPECT_EQ(got, text);
+}
+
+TEST_F(ServerAndBytes, ABombIsRefusedAndNotUnpacked) {
+  CodecOptions small = Server();
+  small.message_bytes_max = 100'000;
+  Restart(small);
+  const std::string packed = Gzip(absl::MakeConstSpan(std::string(50 << 20, 0)));
+  ASSERT_LT(packed.size(), 100'000u);
+  ASSERT_TRUE(server_->Receive(H2Bytes().Request(1, "/a.B/C", {{"grpc-encoding", "gzip"}})).ok());
+  for (size_t at = 0; at < Framed(packed, true).size(); at += 16000) {
+    ASSERT_TRUE(server_->Receive(H2Bytes().Data(1, Framed(packed, true).substr(at, 16000))).ok());
+  }
+  EXPECT_THAT(std::string(server_->last_line()), AllOf(StartsWith("reset 1 RESOURCE_EXHAUSTED"), HasSubstr("100000")));
+  EXPECT_EQ(server_->counters().messages_too_large.value(), 1u);
+}
+
+TEST_F(ServerAndBytes, WhatIsNotGzipIsTheCallersMistake) {
+  const std::string packed = Gzip(absl::MakeConstSpan(std::string(1000, 'z')));
+  for (const std::string& wrong :
+       {std::string("rubbish"), std::string(), packed.substr(0, packed.size() - 1), packed + "x"}) {
+    Restart(Server());
+    ASSERT_TRUE(
+        server_
+            ->Receive(
+                H2Bytes().Request(1, "/a.B/C", {{"grpc-encoding", "gzip"}}).Data(1, Framed(wrong, true), kEndStream))
+            .ok());
+    EXPECT_THAT(std::string(server_->last_line()), StartsWith("reset 1 INTERNAL"));
+  }
+}
+
+TEST_F(ServerAndBytes, PackingThatWasNotAnnouncedOrIsUnknownIsRefused) {
+  ASSERT_TRUE(server_->Receive(H2Bytes().Request(1, "/a.B/C").Data(1, Framed("m", true), kEndStream)).ok());
+  EXPECT_THAT(server_->TakeLog(), Contains(StartsWith("reset 1 INTERNAL")));
+  ASSERT_TRUE(
+      server_
+          ->Receive(
+              H2Bytes().Request(3, "/a.B/C", {{"grpc-encoding", "snappy"}}).Data(3, Framed("m", true), kEndStream))
+          .ok());
+  EXPECT_THAT(server_->TakeLog(), IsEmpty());
+  EXPECT_THAT(FramesOfType(server_->TakeFrames(), kHeadersFrame), SizeIs(2));
+}
+
+TEST_F(ServerAndBytes, ALengthBeyondTheLimitIsRefusedBeforeAnythingIsHeld) {
+  std::string head(1, 0);
+  head += "\xff\xff\xff\xff";
+  ASSERT_TRUE(server_->Receive(H2Bytes().Request(1, "/a.B/C").Data(1, head)).ok());
+  EXPECT_THAT(std::string(server_->last_line()), StartsWith("reset 1 RESOURCE_EXHAUSTED"));
+  EXPECT_EQ(codec().held_bytes(), 0u);
+  EXPECT_EQ(server_->counters().messages_too_large.value(), 1u);
+}
+
+TEST_F(ServerAndBytes, AnAnnouncedLengthAllocatesNothing) {
+  std::string head(1, 0);
+  head += std::string("\0\x3f\xff\xff", 4);
+  ASSERT_TRUE(server_->Receive(H2Bytes().Request(1, "/a.B/C").Data(1, head)).ok());
+  EXPECT_EQ(codec().held_bytes(), 0u);
+  ASSERT_TRUE(server_->Receive(H2Bytes().Data(1, "ten bytes.")).ok());
+  EXPECT_LE(codec().held_bytes(), 100u);
+}
+
+TEST_F(ServerAndBytes, AnEndInsideAMessageEndsTheCall) {
+  ASSERT_TRUE(server_->Receive(H2Bytes().Request(1, "/a.B/C").Data(1, Framed("abc").substr(0, 6), kEndStream)).ok());
+  EXPECT_THAT(std::string(server_->last_line()), StartsWith("reset 1 INTERNAL: the call ended inside a message"));
+  // The caller hears it too.
+  EXPECT_THAT(FramesOfType(server_->TakeFrames(), kHeadersFrame), SizeIs(1));
+}
+
+TEST_F(ServerAndBytes, MetadataBeyondTheLimitsIsRefused) {
+  HeaderFields many;
+  for (int i = 0; i < 101; ++i) many.push_back({absl::StrCat("x-", i), "v"});
+  ASSERT_TRUE(server_->Receive(H2Bytes().Request(1, "/a.B/C", many, kEndStream)).ok());
+  HeaderFields large = {{"x", std::string(8100, 'v')}, {"y", std::string(7000, 'v')}};
+  for (int i = 0; i < 50; ++i) large.push_back({absl::StrCat("x-", i), "v"});
+  ASSERT_TRUE(server_->Receive(H2Bytes().Request(3, "/a.B/C", large, kEndStream)).ok());
+  EXPECT_THAT(server_->TakeLog(), IsEmpty());
+  EXPECT_EQ(server_->counters().metadata_refused.value(), 2u);
+  EXPECT_THAT(FramesOfType(server_->TakeFrames(), kHeadersFrame), SizeIs(2));
+}
+
+TEST_F(ServerAndBytes, BinaryMetadataIsBase64OrTheCallIsRefused) {
+  ASSERT_TRUE(server_->Receive(H2Bytes().Request(1, "/a.B/C", {{"x-bin", "YQ==,Yg"}}, kEndStream)).ok());
+  EXPECT_THAT(server_->TakeLog(), Contains(HasSubstr("x-bin=a x-bin=b")));
+  ASSERT_TRUE(server_->Receive(H2Bytes().Request(3, "/a.B/C", {{"x-bin", "!!"}}, kEndStream)).ok());
+  EXPECT_THAT(server_->TakeLog(), IsEmpty());
+  EXPECT_EQ(server_->counters().metadata_refused.value(), 1u);
+}
+
+TEST_F(ServerAndBytes, AMalformedTimeoutIsRefused) {
+  ASSERT_TRUE(server_->Receive(H2Bytes().Request(1, "/a.B/C", {{"grpc-timeout", "soon"}}, kEndStream)).ok());
+  EXPECT_THAT(server_->TakeLog(), IsEmpty());
+  EXPECT_THAT(FramesOfType(server_->TakeFrames(), kHeadersFrame), SizeIs(1));
+}
+
+// ---- what a peer may not do for long
+
+TEST_F(ServerAndBytes, RapidResetEndsTheConnection) {
+  CodecOptions options = Server();
+  options.resets_max = 10;
+  options.resets_per_second = 0;
+  Restart(options);
+  absl::Status status;
+  int calls = 0;
+  while (status.ok() && calls < 100) {
+    const auto id = static_cast<uint32_t>(2 * calls++ + 1);
+    status = server_->Receive(H2Bytes().Request(id, "/a.B/C").Reset(id, 8));
+  }
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(calls, 11);
+  EXPECT_EQ(server_->counters().reset_floods.value(), 1u);
+  const std::vector<SentFrame> frames = server_->TakeFrames();
+  ASSERT_FALSE(frames.empty());
+  EXPECT_TRUE(IsFrame(frames.back(), kGoAwayFrame, 0));
+  EXPECT_EQ(Number(absl::string_view(frames.back().payload).substr(4)), 11u);  // ENHANCE_YOUR_CALM
+}
+
+TEST_F(ServerAndBytes, ResetsThatItMakesUsSendEndTheConnection) {
+  CodecOptions options = Server();
+  options.resets_max = 10;
+  options.resets_per_second = 0;
+  Restart(options);
+  absl::Status status;
+  int calls = 0;
+  while (status.ok() && calls < 100) {
+    const auto id = static_cast<uint32_t>(2 * calls++ + 1);
+    // A window that overflows: we must reset the stream (RFC 9113, section 6.9.1).
+    status = server_->Receive(H2Bytes().Request(id, "/a.B/C").WindowUpdate(id, 0x7fffffff));
+  }
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(calls, 11);
+}
+
+TEST_F(ServerAndBytes, FloodsOfFramesWithoutUseEndTheConnection) {
+  const H2Bytes useless[] = {
+      H2Bytes().Frame(kPriorityFrame, 0, 1, std::string(5, 0)),
+      H2Bytes().Frame(0x42, 0, 0, "unknown"),
+      H2Bytes().Settings(),
+      H2Bytes().WindowUpdate(0, 1),
+      H2Bytes().Data(1, ""),
+      H2Bytes().GoAway(0, 0),
+      H2Bytes().Ping(1, kAckFlag),
+  };
+  for (size_t i = 0; i < std::size(useless); ++i) {
+    CodecOptions options = Server();
+    options.glitches_max = 50;
+    options.glitches_per_second = 0;
+    Restart(options);
+    ASSERT_TRUE(server_->Receive(H2Bytes().Request(1, "/a.B/C")).ok());
+    absl::Status status;
+    int frames = 0;
+    while (status.ok() && frames++ < 200) {
+      status = server_->Receive(useless[i]);
+      server_->TakeOutput();
+    }
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << i << " " << status;
+    EXPECT_EQ(server_->counters().glitch_floods.value(), 1u) << i;
+  }
+}
+
+TEST_F(ServerAndBytes, PingsTooOftenEndTheConnectionWithTheWordsThatGrpcKnows) {
+  absl::Status status;
+  for (int i = 0; i < 4 && status.ok(); ++i) status = server_->Receive(H2Bytes().Ping(7));
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(server_->counters().ping_floods.value(), 1u);
+  EXPECT_THAT(server_->TakeFrames().back().payload, HasSubstr("too_many_pings"));
+}
+
+TEST_F(ServerAndBytes, AnswersThatAreNotReadEndTheConnection) {
+  CodecOptions options = Server();
+  options.acks_unsent_max = 20;
+  Restart(options);
+  absl::Status status;
+  int frames = 0;
+  while (status.ok() && frames++ < 100) status = server_->Receive(H2Bytes().Settings());
+  EXPECT_EQ(frames, 21);
+  EXPECT_EQ(server_->counters().ack_floods.value(), 1u);
+}
+
+TEST_F(ServerAndBytes, RefusedCallsThatAreNotReadEndTheConnection) {
+  CodecOptions options = Server();
+  options.calls_max = 10;
+  options.frames_unsent_max = 20;
+  Restart(options);
+  server_->on_call = [&](IncomingCall& call) {
+    codec().SendReply(call.id, nullptr, absl::UnimplementedError("no"), nullptr);
+  };
+  server_->listen = false;
+  absl::Status status;
+  uint32_t calls = 0;
+  while (status.ok() && calls < 200) status = server_->Receive(H2Bytes().Call(2 * calls++ + 1, "/unknown/X", "m"));
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_LT(calls, 40u);
+  EXPECT_EQ(server_->counters().frame_floods.value(), 1u);
+}
+
+TEST_F(ServerAndBytes, ContinuationFloodsEndTheConnection) {
+  H2Bytes bytes;
+  bytes.Frame(kHeadersFrame, 0, 1, HeaderBlock(RequestFields("/a.B/C")));
+  for (int i = 0; i < 20; ++i) bytes.Frame(kContinuationFrame, 0, 1, HeaderBlock({{absl::StrCat("x-", i), "v"}}));
+  EXPECT_FALSE(server_->Receive(bytes).ok());
+  EXPECT_THAT(server_->TakeLog(), IsEmpty());
+}
+
+TEST_F(ServerAndBytes, TooManySettingsEndTheConnection) {
+  std::vector<std::pair<uint16_t, uint32_t>> entries(33, {0x99, 1});
+  EXPECT_FALSE(server_->Receive(H2Bytes().Settings(entries)).ok());
+}
+
+TEST_F(ServerAndBytes, AReplyThatGetsNoWindowIsGivenUp) {
+  Restart(Server());
+  ASSERT_TRUE(server_->Receive(H2Bytes().Settings({{4, 0}}).Call(1, "/a.B/C", "m")).ok());
+  const auto reply = Value(std::string(1000, 'x'));
+  codec().SendReply(1, &reply, absl::OkStatus(), nullptr);
+  EXPECT_EQ(codec().WaitingBytes(1), 5 + Encoded(std::string(1000, 'x')).size());
+  server_->TakeOutput();
+  EXPECT_TRUE(codec().ExpireStalled().ok());
+  EXPECT_TRUE(codec().ExpireStalled().ok());
+  EXPECT_EQ(codec().open_calls(), 1u);
+  EXPECT_TRUE(codec().ExpireStalled().ok());
+  EXPECT_EQ(codec().open_calls(), 0u);
+  EXPECT_EQ(server_->counters().calls_stalled.value(), 1u);
+  EXPECT_THAT(FramesOfType(server_->TakeFrames(), kResetFrame), SizeIs(1));
+}
+
+TEST_F(ServerAndBytes, WhatIsNotHttp2IsToldSo) {
+  CodecEnd server(Server());
+  EXPECT_FALSE(server.Receive(absl::MakeConstSpan(std::string("GET / HTTP/1.1\r\nHost: kv\r\n\r\n"))).ok());
+  EXPECT_EQ(server.counters().format_errors.value(), 1u);
+  const std::vector<SentFrame> frames = server.TakeFrames();
+  ASSERT_FALSE(frames.empty());
+  EXPECT_TRUE(IsFrame(frames.back(), kGoAwayFrame, 0));
+}
+
+TEST_F(ServerAndBytes, ABrokenRuleOfHttp2EndsTheConnection) {
+  // DATA of a stream that was never opened.
+  EXPECT_FALSE(server_->Receive(H2Bytes().Data(1, "x")).ok());
+  const std::vector<SentFrame> frames = server_->TakeFrames();
+  ASSERT_FALSE(frames.empty());
+  EXPECT_TRUE(IsFrame(frames.back(), kGoAwayFrame, 0));
+  EXPECT_FALSE(server_->Receive(H2Bytes().Ping(1)).ok());
+}
+
+// ---------------------------------------------------------------- a client of ours, and a peer made of bytes
+
+class ClientAndBytes : public ::testing::Test {
+ protected:
+  ClientAndBytes() {
+    EXPECT_TRUE(client_.Receive(H2Bytes().Settings().SettingsAck()).ok());
+    id_ = client_.Start("/a.B/C", &request_);
+    client_.TakeOutput();
+    client_.TakeLog();
+  }
+  static HeaderFields Ok() { return {{":status", "200"}, {"content-type", "application/grpc"}}; }
+
+  CodecEnd client_{Client()};
+  google::protobuf::BytesValue request_ = Value("r");
+  CallId id_ = 0;
+};
+
+TEST_F(ClientAndBytes, AnHttpErrorBecomesAStatus) {
+  ASSERT_TRUE(client_.Receive(H2Bytes().Headers(id_, {{":status", "503"}}, kEndStream)).ok());
+  EXPECT_THAT(client_.TakeLog(), ElementsAre(AllOf(StartsWith("end 1 UNAVAILABLE"), HasSubstr("503"))));
+}
+
+TEST_F(ClientAndBytes, AnHttpErrorWithAPageBecomesAStatus) {
+  ASSERT_TRUE(client_
+                  .Receive(H2Bytes()
+                               .Headers(id_, {{":status", "404"}, {"content-type", "text/html"}})
+                               .Data(id_, "<html>", kEndStream))
+                  .ok());
+  EXPECT_THAT(client_.TakeLog(), ElementsAre(StartsWith("reset 1 UNIMPLEMENTED")));
+  EXPECT_EQ(client_.codec().open_calls(), 0u);
+}
+
+TEST_F(ClientAndBytes, GrpcsStatusGoesBeforeHttps) {
+  ASSERT_TRUE(client_
+                  .Receive(H2Bytes().Headers(id_,
+                                             {{":status", "503"},
+                                              {"content-type", "application/grpc"},
+                                              {"grpc-status", "5"},
+                                              {"grpc-message", "no%20key"}},
+                                             kEndStream))
+                  .ok());
+  EXPECT_THAT(client_.TakeLog(), ElementsAre("end 1 NOT_FOUND: no key"));
+}
+
+TEST_F(ClientAndBytes, InformationalResponsesAreIgnored) {
+  ASSERT_TRUE(client_
+                  .Receive(H2Bytes()
+                               .Headers(id_, {{":status", "103"}})
+                               .Headers(id_, Ok())
+                               .Data(id_, Framed("m"))
+                               .Headers(id_, {{"grpc-status", "0"}}, kEndStream))
+                  .ok());
+  EXPECT_THAT(client_.TakeLog(), ElementsAre("metadata 1", "message 1 'm'", "end 1 OK"));
+}
+
+TEST_F(ClientAndBytes, AnEndWithoutTrailersIsNoSuccess) {
+  ASSERT_TRUE(client_.Receive(H2Bytes().Headers(id_, Ok()).Data(id_, Framed("m"), kEndStream)).ok());
+  EXPECT_THAT(std::string(client_.last_line()), StartsWith("reset 1 INTERNAL"));
+}
+
+TEST_F(ClientAndBytes, TrailersWithoutStatusAreNoSuccess) {
+  ASSERT_TRUE(client_.Receive(H2Bytes().Headers(id_, Ok()).Headers(id_, {{"x", "y"}}, kEndStream)).ok());
+  EXPECT_THAT(std::string(client_.last_line()), StartsWith("end 1 UNKNOWN"));
+}
+
+TEST_F(ClientAndBytes, AResetBecomesAStatus) {
+  ASSERT_TRUE(client_.Receive(H2Bytes().Reset(id_, 11)).ok());
+  EXPECT_THAT(client_.TakeLog(), ElementsAre(StartsWith("reset 1 RESOURCE_EXHAUSTED")));
+}
+
+TEST_F(ClientAndBytes, AResetWithoutErrorIsNoSuccess) {
+  ASSERT_TRUE(client_.Receive(H2Bytes().Headers(id_, Ok()).Reset(id_, 0)).ok());
+  EXPECT_THAT(std::string(client_.last_line()), StartsWith("reset 1 INTERNAL"));
+}
+
+TEST_F(ClientAndBytes, CallsAboveTheLastOfAGoAwayWereNotStarted) {
+  const CallId second = client_.Start("/a.B/C", &request_);
+  client_.TakeLog();
+  ASSERT_TRUE(client_.Receive(H2Bytes().GoAway(id_, 0, "bye")).ok());
+  EXPECT_THAT(client_.TakeLog(),
+              ElementsAre("goaway 1 OK", AllOf(StartsWith(absl::StrCat("reset ", second, " UNAVAILABLE")),
+                                               HasSubstr("(not started)"))));
+  ASSERT_TRUE(client_.Receive(H2Bytes().Headers(id_, Ok()).Headers(id_, {{"grpc-status", "0"}}, kEndStream)).ok());
+  EXPECT_EQ(client_.last_line(), "end 1 OK");
+}
+
+TEST_F(ClientAndBytes, TooManyPingsIsHeard) {
+  ASSERT_TRUE(client_.Receive(H2Bytes().GoAway(id_, 11, "too_many_pings")).ok());
+  EXPECT_THAT(client_.TakeLog(),
+              ElementsAre(AllOf(StartsWith("goaway 1 RESOURCE_EXHAUSTED"), HasSubstr("too_many_pings"))));
+}
+
+TEST_F(ClientAndBytes, PromisesArePaidNoAttention) {
+  std::string promise("\0\0\0\2", 4);
+  promise += HeaderBlock({{":method", "GET"}, {":scheme", "http"}, {":path", "/"}, {":authority", "kv.test"}});
+  EXPECT_FALSE(client_.Receive(H2Bytes().Frame(kPushPromiseFrame, kEndHeaders, id_, promise)).ok());
+}
+
+}  // namespace
+}  // namespace troupe::grpc_wire

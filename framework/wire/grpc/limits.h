@@ -1,0 +1,31 @@
+// The numbers of the gRPC codec: what a peer may make us do and hold, beside those in CodecOptions. Starting points,
+// unless a reason stands beside.
+#ifndef TROUPE_WIRE_GRPC_LIMITS_H_
+#define TROUPE_WIRE_GRPC_LIMITS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+namespace troupe::grpc_wire {
+
+// Messages larger than a call's credit that may be assembled at once, in units of the largest message.
+inline constexpr size_t kAssemblyMessages = 4;
+inline constexpr size_t kContinuationsMax = 8;
+inline constexpr size_t kSettingsEntriesMax = 32;
+// SETTINGS of a peer that are its own affair; further ones are glitches.
+inline constexpr uint32_t kSettingsFree = 4;
+// What nghttp2 may make of our headers: metadata, percent-encoded texts, a status's details.
+inline constexpr size_t kHeaderBlockBytesMax = 128 << 10;
+inline constexpr size_t kMessageLimit = 1 << 30;
+// RFC 9113, section 6.9.1.
+inline constexpr uint32_t kWindowMost = 0x7fffffff;
+// RFC 9113, section 6.9.2: until the peer has acknowledged our settings.
+inline constexpr int64_t kWindowAtFirst = 65535;
+// What a status whose trailers the peer does not take keeps of its message.
+inline constexpr size_t kShortMessageBytes = 1024;
+// Until a peer has said how many calls it takes (RFC 9113, section 6.5.2, advises no less).
+inline constexpr uint32_t kCallsBeforeSettings = 100;
+
+}  // namespace troupe::grpc_wire
+
+#endif  // TROUPE_WIRE_GRPC_LIMITS_H_
