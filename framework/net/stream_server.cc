@@ -50,14 +50,16 @@ class StreamServer::Listener final : public FdWatcher {
   // Accepts from now on, as far as the server has room.
   absl::Status Start() {
     listening_ = true;
-    return Update();
+    const int result = Rewatch();
+    return result == 0 ? absl::OkStatus() : OsError(result, absl::StrCat("watch ", address_.ToString()));
   }
   // Looks again at whether it may accept.
-  absl::Status Update() {
-    if (server_ == nullptr || !listening_) return absl::OkStatus();
-    const bool may = !backing_off_ && !server_->IsFull();
-    const int result = Watch(may ? uint32_t{kReadable} : 0);
-    return result == 0 ? absl::OkStatus() : OsError(result, absl::StrCat("watch ", address_.ToString()));
+  void Update() {
+    if (server_ == nullptr || !listening_) return;
+    const int result = Rewatch();
+    if (result == 0 || !MayAccept()) return;  // what is watched in vain comes back here
+    LOG(ERROR) << "watch " << address_.ToString() << ": " << ErrnoText(result);
+    Pause();
   }
   // The descriptor is closed when this returns.
   void Stop() {
@@ -70,17 +72,20 @@ class StreamServer::Listener final : public FdWatcher {
   const SocketAddress& address() const { return address_; }
 
  private:
+  bool MayAccept() const { return !backing_off_ && !server_->IsFull(); }
+  int Rewatch() { return Watch(MayAccept() ? uint32_t{kReadable} : 0); }
+
   void OnReadable() override {
+    if (backing_off_) return Update();
     // At most a backlog of them, so that a flood of clients does not hold the loop (C-ACC-01).
     for (int i = server_->backlog_; i > 0; --i) {
       if (server_->IsFull()) {
         server_->connections_max_hits_.Add();
-        return IgnoreError(Update());
+        return Update();
       }
       SocketAddress peer;
       const int fd = os_.Accept(FdWatcher::fd(), &peer);
       if (fd < 0) return OnAcceptError(-fd);
-      said_ = false;
       OnAccepted(fd, peer);
       if (server_ == nullptr) return;
     }
@@ -115,14 +120,7 @@ class StreamServer::Listener final : public FdWatcher {
   void OnAcceptError(int error) {
     if (error == EAGAIN || error == EINTR || error == ECONNABORTED) return;
     // EMFILE, ENFILE, ENOBUFS, ENOMEM (C-ACC-02); what else there may be would come back at once as well.
-    backing_off_ = true;
-    server_->accept_pauses_.Add();
-    IgnoreError(Update());
-    retry_ = watcher_loop_.CallLater(kAcceptRetryDelay, [this] {
-      backing_off_ = false;
-      IgnoreError(Update());
-    });
-    if (std::exchange(said_, true)) return;  // once, until a connection has been accepted again
+    Pause();
     ExceptionContext context;
     context.message = "socket.accept() out of system resource";
     context.status = OsError(error, absl::StrCat("accept ", address_.ToString()));
@@ -130,14 +128,21 @@ class StreamServer::Listener final : public FdWatcher {
     context.Add("server", server_->DebugString(), server_);
     watcher_loop_.CallExceptionHandler(context);
   }
-  static void IgnoreError(const absl::Status& status) { LOG_IF(ERROR, !status.ok()) << status; }
+  void Pause() {
+    backing_off_ = true;
+    server_->accept_pauses_.Add();
+    Update();
+    retry_ = watcher_loop_.CallLater(kAcceptRetryDelay, [this] {
+      backing_off_ = false;
+      Update();
+    });
+  }
 
   StreamServer* server_;  // null once stopped
   Os& os_;
   const SocketAddress address_;
   bool listening_ = false;
   bool backing_off_ = false;
-  bool said_ = false;
   TimerHandle retry_;
 };
 
@@ -221,7 +226,9 @@ absl::Status StreamServer::Listen() {
   context_ = Context::Current().WithoutDeadline();
   for (const auto& listener : listeners_) {
     if (const int result = loop_.os().Listen(listener->fd(), backlog_); result != 0) {
-      return OsError(result, absl::StrCat("listen on ", listener->address().ToString()));
+      const absl::Status error = OsError(result, absl::StrCat("listen on ", listener->address().ToString()));
+      // A given socket that is connected already: taken over by now, which INVALID_ARGUMENT would deny.
+      return result == -EINVAL ? absl::FailedPreconditionError(error.message()) : error;
     }
     RETURN_IF_ERROR(listener->Start());
   }
@@ -257,7 +264,7 @@ void StreamServer::OnTransportLost(internal::ByteTransport& transport) {
   if (!transport.connection_made() && !transport.lost_reason().ok()) tls_handshake_failures_.Add();
   TransportPtr dropped(&transport);
   if (was_full) {
-    for (const auto& listener : listeners_) LOG_IF(ERROR, !listener->Update().ok());
+    for (const auto& listener : listeners_) listener->Update();
   }
   CheckClosed();
 }
