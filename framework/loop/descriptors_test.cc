@@ -136,6 +136,21 @@ TEST_P(DescriptorsTest, EndOfFileIsReadiness) {
   EXPECT_THAT(log_, ElementsAre("read ''"));
 }
 
+TEST_P(DescriptorsTest, ADirectionThatThePollerGoesOnWatchingIsNotCalledAndSoonNotWatched) {
+  int changes = 0;
+  os_.SetFault(
+      [&](absl::string_view operation, int) { return operation == "Poller.Modify" && ++changes == 2 ? ENOMEM : 0; });
+  EXPECT_EQ(loop_.AddReader(fds_[0], [this] { log_.push_back("read " + Recv()); }), 0);
+  EXPECT_EQ(loop_.AddWriter(fds_[0], [this] { log_.push_back("write"); }), 0);
+  EXPECT_TRUE(loop_.RemoveWriter(fds_[0]));
+  RunIterations(3);
+  EXPECT_EQ(changes, 3);
+  Send("x");
+  RunIterations(2);
+  EXPECT_THAT(log_, ElementsAre("read x"));
+  os_.SetFault(nullptr);
+}
+
 TEST_P(DescriptorsTest, WhatCannotBeWatchedIsToldByErrno) {
   EXPECT_EQ(loop_.AddReader(12345, [] {}), -EBADF);
   EXPECT_EQ(loop_.AddReader(-1, [] {}), -EBADF);

@@ -92,8 +92,10 @@ class EventLoop::CallbackWatcher final : public FdWatcher {
   int Rewatch() { return Watch((reader ? uint32_t{kReadable} : 0) | (writer ? uint32_t{kWritable} : 0)); }
 
  private:
-  void OnReadable() override { Call(reader, "reader"); }
-  void OnWritable() override { Call(writer, "writer"); }
+  void OnReadable() override { reader ? Call(reader, "reader") : Unwanted(); }
+  void OnWritable() override { writer ? Call(writer, "writer") : Unwanted(); }
+  // The poller could not be told that this direction is no longer watched: it is told again.
+  void Unwanted() { Rewatch(); }
   std::string DescribeWatcher() const override { return absl::StrCat("<watcher of descriptor ", fd(), ">"); }
 
   void Call(std::shared_ptr<Registered> callback, absl::string_view kind) {
