@@ -1,0 +1,15 @@
+// Every scenario of the sweep.
+#ifndef TROUPE_TESTING_FAULTS_ALL_SCENARIOS_H_
+#define TROUPE_TESTING_FAULTS_ALL_SCENARIOS_H_
+
+#include <vector>
+
+#include "troupe/testing/faults/sweep.h"
+
+namespace troupe::testing {
+
+std::vector<Scenario> AllScenarios();
+
+}  // namespace troupe::testing
+
+#endif  // TROUPE_TESTING_FAULTS_ALL_SCENARIOS_H_
