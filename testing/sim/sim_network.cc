@@ -17,6 +17,12 @@ constexpr int kKnocksMax = 7;  // after 1, 2, 4 ... 64 s: Linux gives up a conne
 // Linux's tcp_retries2 of 15, counted from the first try.
 constexpr absl::Duration kRetransmissionTimeout = absl::Milliseconds(924'600);
 
+std::string AbstractName(const SocketAddress& address) {
+  return std::string(reinterpret_cast<const char*>(address.get()), address.length());
+}
+
+}  // namespace
+
 SocketAddress WithPort(const SocketAddress& address, uint16_t port) {
   return *SocketAddress::FromIp(address.host(), port);
 }
@@ -33,19 +39,12 @@ SocketAddress UnnamedUnix() {
   return SocketAddress(reinterpret_cast<const sockaddr*>(&un), sizeof(sa_family_t));
 }
 
-std::string AbstractName(const SocketAddress& address) {
-  return std::string(reinterpret_cast<const char*>(address.get()), address.length());
-}
-
 bool IsWildcard(const SocketAddress& address) { return WithPort(address, 0) == Wildcard(address.family()); }
 
-// As an IPv6 socket shows an IPv4 peer.
 SocketAddress MappedIf(bool mapped, const SocketAddress& address) {
   if (!mapped) return address;
   return *SocketAddress::FromIp("::ffff:" + address.host(), address.port());
 }
-
-}  // namespace
 
 struct SimConnection {
   struct Side {
@@ -136,6 +135,13 @@ MonotonicTime SimNetwork::ArrivalTime(int from, int to) {
   return arrival;
 }
 
+absl::Duration SimNetwork::StallTime(int from, int to) {
+  const SimLink& link = Link(from, to);
+  if (!Happens(link.stall_chance)) return absl::ZeroDuration();
+  const auto longest = static_cast<uint64_t>(std::max<int64_t>(0, absl::ToInt64Nanoseconds(link.stall_max)));
+  return absl::Nanoseconds(static_cast<int64_t>(random_.Below(longest + 1)));
+}
+
 bool SimNetwork::Happens(double chance) {
   // Drawn only where it is asked for, so that other worlds replay as they did. 2^53 numbers, as a double has.
   return chance > 0 && static_cast<double>(random_.Next() >> 11) * 0x1p-53 < chance;
@@ -155,9 +161,9 @@ SimSocket* SimNetwork::FindListener(int index, const SocketAddress& address) {
   // The most specific wins; among equals, which share by SO_REUSEPORT, chance.
   std::vector<SimSocket*> best;
   int best_rank = 0;
-  const auto [begin, end] = host(index).ports.equal_range(address.port());
+  const auto [begin, end] = host(index).ports.equal_range({SOCK_STREAM, address.port()});
   for (auto it = begin; it != end; ++it) {
-    SimSocket& socket = *it->second;
+    SimSocket& socket = static_cast<SimSocket&>(*it->second);
     if (socket.state_ != SimSocket::State::kListening) continue;
     int rank = 0;
     if (socket.local_ == address) {
@@ -178,29 +184,29 @@ SimSocket* SimNetwork::FindListener(int index, const SocketAddress& address) {
   return best[random_.Below(best.size())];
 }
 
-uint16_t SimNetwork::AssignPort(Host& host) {
+uint16_t SimNetwork::AssignPort(Host& host, int type) {
   for (int i = 0; i <= kEphemeralLast - kEphemeralFirst; ++i) {
     const uint16_t port = host.next_port;
     host.next_port = port == kEphemeralLast ? kEphemeralFirst : static_cast<uint16_t>(port + 1);
-    if (host.ports.find(port) == host.ports.end()) return port;
+    if (host.ports.find({type, port}) == host.ports.end()) return port;
   }
   return 0;
 }
 
-bool SimNetwork::Conflicts(const Host& host, const SimSocket& socket, const SocketAddress& address) {
-  const auto overlap = [](const SimSocket& a, const SocketAddress& a_ip, const SocketAddress& b_ip) {
+bool SimNetwork::Conflicts(const Host& host, const SimNamedSocket& socket, const SocketAddress& address) {
+  const auto overlap = [](const SimNamedSocket& a, const SocketAddress& a_ip, const SocketAddress& b_ip) {
     if (a_ip.family() == b_ip.family()) return a_ip == b_ip || IsWildcard(a_ip) || IsWildcard(b_ip);
     // [::] takes IPv4 too, unless told otherwise.
     return a_ip.family() == AF_INET6 && IsWildcard(a_ip) && !a.option(IPPROTO_IPV6, IPV6_V6ONLY);
   };
-  const auto [begin, end] = host.ports.equal_range(address.port());
+  const auto [begin, end] = host.ports.equal_range({socket.type_, address.port()});
   return std::any_of(begin, end, [&](const auto& entry) {
-    const SimSocket& other = *entry.second;
+    const SimNamedSocket& other = *entry.second;
     if (&other == &socket) return false;
     if (!overlap(socket, address, other.local_) && !overlap(other, other.local_, address)) return false;
     if (socket.option(SOL_SOCKET, SO_REUSEPORT) && other.option(SOL_SOCKET, SO_REUSEPORT)) return false;
     return !socket.option(SOL_SOCKET, SO_REUSEADDR) || !other.option(SOL_SOCKET, SO_REUSEADDR) ||
-           other.state_ == SimSocket::State::kListening;
+           other.is_listening();
   });
 }
 
@@ -209,12 +215,8 @@ void SimNetwork::Transmit(const std::shared_ptr<SimConnection>& connection, int 
   const int from = connection->sides[1 - side].host;
   to.last_arrival = std::max(to.last_arrival, ArrivalTime(from, to.host));
   if (packet.kind == Packet::kBytes) {
-    const SimLink& link = Link(from, to.host);
-    if (Happens(link.stall_chance)) {
-      const auto longest = static_cast<uint64_t>(std::max<int64_t>(0, absl::ToInt64Nanoseconds(link.stall_max)));
-      to.last_arrival = to.last_arrival + absl::Nanoseconds(static_cast<int64_t>(random_.Below(longest + 1)));
-    }
-    packet.resets = Happens(link.reset_chance);
+    to.last_arrival = to.last_arrival + StallTime(from, to.host);
+    packet.resets = Happens(Link(from, to.host).reset_chance);
   }
   packet.arrival = to.last_arrival;
   to.inbound.push_back(std::move(packet));
@@ -318,11 +320,146 @@ void SimNetwork::KnockAgain(const std::shared_ptr<SimConnection>& connection, co
   });
 }
 
-// ---- SimSocket
+// ---- SimNamedSocket
 
-SimSocket::SimSocket(SimNetwork& network, int host, int family) : network_(network), host_(host), family_(family) {
+SimNamedSocket::SimNamedSocket(SimNetwork& network, int host, int family, int type)
+    : network_(network), host_(host), family_(family), type_(type) {
   options_[{SOL_SOCKET, SO_SNDBUF}] = static_cast<int>(network.send_buffer_bytes_);
 }
+
+bool SimNamedSocket::option(int level, int name) const {
+  const auto found = options_.find({level, name});
+  return found != options_.end() && found->second != 0;
+}
+
+int SimNamedSocket::SetOption(int level, int name, int value) {
+  bool known = false;
+  switch (level) {
+    case SOL_SOCKET:
+      known = name == SO_REUSEADDR || name == SO_REUSEPORT || name == SO_KEEPALIVE || name == SO_SNDBUF ||
+              name == SO_RCVBUF || name == SO_BROADCAST || name == SO_INCOMING_CPU || name == SO_BUSY_POLL;
+      if (name == SO_SNDBUF || name == SO_RCVBUF) value = std::max(value, 1);
+      break;
+    case IPPROTO_TCP:
+      if (family_ == AF_UNIX) return -EOPNOTSUPP;
+      if (type_ != SOCK_STREAM) return -ENOPROTOOPT;
+      known = name == TCP_NODELAY || name == TCP_KEEPIDLE || name == TCP_KEEPINTVL || name == TCP_KEEPCNT ||
+              name == TCP_USER_TIMEOUT || name == TCP_QUICKACK || name == TCP_DEFER_ACCEPT || name == TCP_FASTOPEN ||
+              name == TCP_NOTSENT_LOWAT;
+      break;
+    case IPPROTO_IPV6:
+      if (family_ != AF_INET6) return family_ == AF_UNIX ? -EOPNOTSUPP : -ENOPROTOOPT;
+      if (name == IPV6_V6ONLY && is_bound()) return -EINVAL;
+      known = name == IPV6_V6ONLY;
+      break;
+    default:
+      break;
+  }
+  if (!known) return -ENOPROTOOPT;
+  options_[{level, name}] = value;
+  return 0;
+}
+
+int SimNamedSocket::GetOption(int level, int name, int* value) const {
+  const auto found = options_.find({level, name});
+  *value = found == options_.end() ? 0 : found->second;
+  return 0;
+}
+
+int SimNamedSocket::Bind(const SocketAddress& address) {
+  if (is_bound()) return -EINVAL;
+  if (address.family() != family_) return family_ == AF_UNIX ? -EINVAL : -EAFNOSUPPORT;
+  return family_ == AF_UNIX ? BindUnix(address) : BindIp(address);
+}
+
+int SimNamedSocket::BindIp(const SocketAddress& address) {
+  const std::vector<SocketAddress>& ips = host().ips;
+  if (!IsWildcard(address) && !address.is_loopback() &&
+      std::find(ips.begin(), ips.end(), WithPort(address, 0)) == ips.end()) {
+    return -EADDRNOTAVAIL;
+  }
+  if (address.port() == 0) return BindToFreePort(address, EADDRINUSE);
+  if (SimNetwork::Conflicts(host(), *this, address)) return -EADDRINUSE;
+  local_ = address;
+  host().ports.emplace(std::pair(type_, address.port()), this);
+  return 0;
+}
+
+int SimNamedSocket::BindToFreePort(const SocketAddress& ip, int error) {
+  const uint16_t port = network_.AssignPort(host(), type_);
+  if (port == 0) return -error;
+  local_ = WithPort(ip, port);
+  host().ports.emplace(std::pair(type_, port), this);
+  return 0;
+}
+
+int SimNamedSocket::BindUnix(const SocketAddress& address) {
+  if (const std::string path = address.unix_path(); !path.empty()) {
+    if (!host().files.emplace(path, SimNetwork::File{.is_socket = true, .socket = this}).second) return -EADDRINUSE;
+  } else {
+    if (address.length() <= sizeof(sa_family_t)) return -EINVAL;  // the kernel's own choice of a name: not simulated
+    if (!host().abstract.emplace(std::pair(type_, AbstractName(address)), this).second) return -EADDRINUSE;
+  }
+  local_ = address;
+  return 0;
+}
+
+void SimNamedSocket::Unbind() {
+  if (!is_bound()) return;
+  if (family_ == AF_UNIX) {
+    if (const auto file = host().files.find(local_.unix_path());
+        file != host().files.end() && file->second.socket == this) {
+      file->second.socket = nullptr;  // the file stays
+    }
+    if (const auto name = host().abstract.find({type_, AbstractName(local_)});
+        name != host().abstract.end() && name->second == this) {
+      host().abstract.erase(name);
+    }
+    return;
+  }
+  const auto [begin, end] = host().ports.equal_range({type_, local_.port()});
+  for (auto it = begin; it != end; ++it) {
+    if (it->second != this) continue;
+    host().ports.erase(it);
+    return;
+  }
+}
+
+int SimNamedSocket::TakeError() { return std::exchange(error_, 0); }
+
+int SimNamedSocket::LocalAddress(SocketAddress* address) const {
+  *address = is_bound() ? local_ : family_ == AF_UNIX ? UnnamedUnix() : Wildcard(family_);
+  return 0;
+}
+
+int SimNamedSocket::SourceFor(const SocketAddress& address, SocketAddress* source) const {
+  *source = Loopback(address.family(), 0);
+  if (address.is_loopback()) return 0;
+  const std::vector<SocketAddress>& ips = host().ips;
+  const auto own =
+      std::find_if(ips.begin(), ips.end(), [&](const SocketAddress& ip) { return ip.family() == address.family(); });
+  if (own == ips.end()) return -ENETUNREACH;
+  *source = *own;
+  return 0;
+}
+
+int SimNamedSocket::FindUnix(const SocketAddress& address, SimNamedSocket** found) const {
+  *found = nullptr;
+  if (const std::string path = address.unix_path(); !path.empty()) {
+    const auto file = host().files.find(path);
+    if (file == host().files.end()) return -ENOENT;
+    *found = file->second.socket;
+  } else if (const auto name = host().abstract.find({type_, AbstractName(address)}); name != host().abstract.end()) {
+    *found = name->second;
+  }
+  if (*found == nullptr) return -ECONNREFUSED;
+  return (*found)->type_ == type_ ? 0 : -EPROTOTYPE;
+}
+
+// ---- SimSocket
+
+SimSocket::SimSocket(SimNetwork& network, int host, int family)
+    : SimNamedSocket(network, host, family, SOCK_STREAM) {}
 
 SimSocket::~SimSocket() {
   TellClosed();
@@ -344,105 +481,8 @@ SimSocket::~SimSocket() {
   }
 }
 
-bool SimSocket::option(int level, int name) const {
-  const auto found = options_.find({level, name});
-  return found != options_.end() && found->second != 0;
-}
-
 SimSocket* SimSocket::peer_socket() const {
   return connection_ == nullptr ? nullptr : connection_->sides[1 - side_].socket;
-}
-
-int SimSocket::SetOption(int level, int name, int value) {
-  bool known = false;
-  switch (level) {
-    case SOL_SOCKET:
-      known = name == SO_REUSEADDR || name == SO_REUSEPORT || name == SO_KEEPALIVE || name == SO_SNDBUF ||
-              name == SO_RCVBUF || name == SO_BROADCAST || name == SO_INCOMING_CPU || name == SO_BUSY_POLL;
-      if (name == SO_SNDBUF || name == SO_RCVBUF) value = std::max(value, 1);
-      break;
-    case IPPROTO_TCP:
-      if (family_ == AF_UNIX) return -EOPNOTSUPP;
-      known = name == TCP_NODELAY || name == TCP_KEEPIDLE || name == TCP_KEEPINTVL || name == TCP_KEEPCNT ||
-              name == TCP_USER_TIMEOUT || name == TCP_QUICKACK || name == TCP_DEFER_ACCEPT || name == TCP_FASTOPEN ||
-              name == TCP_NOTSENT_LOWAT;
-      break;
-    case IPPROTO_IPV6:
-      if (family_ != AF_INET6) return family_ == AF_UNIX ? -EOPNOTSUPP : -ENOPROTOOPT;
-      if (name == IPV6_V6ONLY && is_bound()) return -EINVAL;
-      known = name == IPV6_V6ONLY;
-      break;
-    default:
-      break;
-  }
-  if (!known) return -ENOPROTOOPT;
-  options_[{level, name}] = value;
-  return 0;
-}
-
-int SimSocket::GetOption(int level, int name, int* value) const {
-  const auto found = options_.find({level, name});
-  *value = found == options_.end() ? 0 : found->second;
-  return 0;
-}
-
-int SimSocket::Bind(const SocketAddress& address) {
-  if (is_bound()) return -EINVAL;
-  if (address.family() != family_) return family_ == AF_UNIX ? -EINVAL : -EAFNOSUPPORT;
-  return family_ == AF_UNIX ? BindUnix(address) : BindIp(address);
-}
-
-int SimSocket::BindIp(const SocketAddress& address) {
-  const std::vector<SocketAddress>& ips = host().ips;
-  if (!IsWildcard(address) && !address.is_loopback() &&
-      std::find(ips.begin(), ips.end(), WithPort(address, 0)) == ips.end()) {
-    return -EADDRNOTAVAIL;
-  }
-  if (address.port() == 0) return BindToFreePort(address, EADDRINUSE);
-  if (SimNetwork::Conflicts(host(), *this, address)) return -EADDRINUSE;
-  local_ = address;
-  host().ports.emplace(address.port(), this);
-  return 0;
-}
-
-int SimSocket::BindToFreePort(const SocketAddress& ip, int error) {
-  const uint16_t port = network_.AssignPort(host());
-  if (port == 0) return -error;
-  local_ = WithPort(ip, port);
-  host().ports.emplace(port, this);
-  return 0;
-}
-
-int SimSocket::BindUnix(const SocketAddress& address) {
-  if (const std::string path = address.unix_path(); !path.empty()) {
-    if (!host().files.emplace(path, SimNetwork::File{.is_socket = true, .socket = this}).second) return -EADDRINUSE;
-  } else {
-    if (address.length() <= sizeof(sa_family_t)) return -EINVAL;  // the kernel's own choice of a name: not simulated
-    if (!host().abstract.emplace(AbstractName(address), this).second) return -EADDRINUSE;
-  }
-  local_ = address;
-  return 0;
-}
-
-void SimSocket::Unbind() {
-  if (!is_bound()) return;
-  if (family_ == AF_UNIX) {
-    if (const auto file = host().files.find(local_.unix_path());
-        file != host().files.end() && file->second.socket == this) {
-      file->second.socket = nullptr;  // the file stays
-    }
-    if (const auto name = host().abstract.find(AbstractName(local_));
-        name != host().abstract.end() && name->second == this) {
-      host().abstract.erase(name);
-    }
-    return;
-  }
-  const auto [begin, end] = host().ports.equal_range(local_.port());
-  for (auto it = begin; it != end; ++it) {
-    if (it->second != this) continue;
-    host().ports.erase(it);
-    return;
-  }
 }
 
 int SimSocket::Listen(int backlog) {
@@ -488,14 +528,8 @@ int SimSocket::Connect(const SocketAddress& address) {
 int SimSocket::ConnectIp(SocketAddress address) {
   if (address.port() == 0) return -ECONNREFUSED;
   if (IsWildcard(address)) address = Loopback(family_, address.port());
-  SocketAddress source = Loopback(family_, 0);
-  if (!address.is_loopback()) {
-    const std::vector<SocketAddress>& ips = host().ips;
-    const auto own =
-        std::find_if(ips.begin(), ips.end(), [&](const SocketAddress& ip) { return ip.family() == family_; });
-    if (own == ips.end()) return -ENETUNREACH;
-    source = *own;
-  }
+  SocketAddress source;
+  if (const int result = SourceFor(address, &source); result != 0) return result;
   if (!is_bound()) {
     if (const int result = BindToFreePort(source, EADDRNOTAVAIL); result != 0) return result;
   } else if (IsWildcard(local_)) {
@@ -512,15 +546,10 @@ int SimSocket::ConnectIp(SocketAddress address) {
 }
 
 int SimSocket::ConnectUnix(const SocketAddress& address) {
-  SimSocket* listener = nullptr;
-  if (const std::string path = address.unix_path(); !path.empty()) {
-    const auto file = host().files.find(path);
-    if (file == host().files.end()) return -ENOENT;
-    listener = file->second.socket;
-  } else if (const auto name = host().abstract.find(AbstractName(address)); name != host().abstract.end()) {
-    listener = name->second;
-  }
-  if (listener == nullptr || listener->state_ != State::kListening) return -ECONNREFUSED;
+  SimNamedSocket* found = nullptr;
+  if (const int result = FindUnix(address, &found); result != 0) return result;
+  auto* const listener = static_cast<SimSocket*>(found);
+  if (listener->state_ != State::kListening) return -ECONNREFUSED;
   if (listener->waiting_.size() > listener->backlog_) return -EAGAIN;
   const auto connection = std::make_shared<SimConnection>();
   auto accepted = std::make_unique<SimSocket>(network_, host_, AF_UNIX);
@@ -544,13 +573,6 @@ void SimSocket::Join(std::shared_ptr<SimConnection> connection, int side) {
   state_ = State::kConnected;
 }
 
-int SimSocket::TakeError() { return std::exchange(error_, 0); }
-
-int SimSocket::LocalAddress(SocketAddress* address) const {
-  *address = is_bound() ? local_ : family_ == AF_UNIX ? UnnamedUnix() : Wildcard(family_);
-  return 0;
-}
-
 int SimSocket::PeerAddress(SocketAddress* address) const {
   if (!is_connected()) return -ENOTCONN;
   *address = peer_;
@@ -565,7 +587,8 @@ int SimSocket::ShutdownWrite() {
   return 0;
 }
 
-int64_t SimSocket::Recv(absl::Span<char> bytes) {
+int64_t SimSocket::Recv(absl::Span<char> bytes, size_t bytes_max) {
+  bytes = bytes.subspan(0, bytes_max);
   if (state_ == State::kListening) return family_ == AF_UNIX ? -EINVAL : -ENOTCONN;
   if (const size_t ready = received_.size() - received_taken_; ready > 0) {
     const size_t n = std::min(bytes.size(), ready);

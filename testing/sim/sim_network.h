@@ -1,8 +1,8 @@
-// SimNetwork: the hosts, links and stream sockets of a simulation, in memory.
+// SimNetwork: the hosts, links and stream sockets of a simulation, in memory. Datagram sockets: sim_datagram.h.
 //
 // Tests do not use it directly: SimOs gives its sockets descriptors, and SimKernel sets its links. It follows Linux
 // where a program can tell: which errno, what is readable, what becomes of a connection whose other end was closed with
-// bytes unread. What is left out: TIME_WAIT, urgent data, datagrams, congestion.
+// bytes unread. What is left out: TIME_WAIT, urgent data, congestion.
 //
 // A connection has two directions. What is sent (bytes, end, reset, acknowledgement) travels in order and takes the
 // link's latency. A direction holds at most the sender's send buffer, in flight and unread together. What cannot arrive
@@ -35,7 +35,8 @@
 namespace troupe::testing {
 
 // How one host reaches another. Every packet takes latency plus a random part of jitter, but never overtakes within its
-// connection. While a link is stalled nothing arrives; what was sent arrives when it no longer is.
+// connection; datagrams overtake each other. While a link is stalled nothing arrives; what was sent on a connection arrives
+// when it no longer is, and datagrams are lost.
 struct SimLink {
   absl::Duration latency = absl::Microseconds(250);
   absl::Duration jitter = absl::ZeroDuration();
@@ -44,8 +45,13 @@ struct SimLink {
   double stall_chance = 0;  // it comes up to stall_max later, and all behind it with it
   absl::Duration stall_max = absl::Seconds(1);
   double reset_chance = 0;  // both ends find the connection reset when it arrives
+  // Of datagrams, which are also late by stall_chance.
+  double loss_chance = 0;
+  double duplicate_chance = 0;  // it arrives twice, each by itself
 };
 
+class SimDatagramSocket;
+class SimNamedSocket;
 class SimSocket;
 struct SimConnection;
 
@@ -82,21 +88,24 @@ class SimNetwork {
   int Unlink(int host, const std::string& path);
 
  private:
+  friend class SimDatagramSocket;
+  friend class SimNamedSocket;
   friend class SimSocket;
 
   // What has a path on a host.
   struct File {
     bool is_socket = false;
-    SimSocket* socket = nullptr;  // null: a regular file, or its socket is closed
+    SimNamedSocket* socket = nullptr;  // null: a regular file, or its socket is closed
   };
   struct Host {
     bool removed = false;
     bool down = false;
     std::vector<SocketAddress> ips;
     uint16_t next_port = kEphemeralFirst;
-    std::multimap<uint16_t, SimSocket*> ports;  // in the order of binding within a port
+    // By type and port; in the order of binding within them.
+    std::multimap<std::pair<int, uint16_t>, SimNamedSocket*> ports;
     std::map<std::string, File> files;
-    std::map<std::string, SimSocket*> abstract;
+    std::map<std::pair<int, std::string>, SimNamedSocket*> abstract;  // by type and name
   };
   // What travels.
   struct Packet {
@@ -116,11 +125,12 @@ class SimNetwork {
   const Host& host(int index) const { return hosts_[static_cast<size_t>(index)]; }
   Host& host(int index) { return hosts_[static_cast<size_t>(index)]; }
   MonotonicTime ArrivalTime(int from, int to);
+  absl::Duration StallTime(int from, int to);  // zero, but for those who are stalled by chance
   bool Happens(double chance);
   int FindHost(int from, const SocketAddress& address) const;  // -1: nobody has it
   SimSocket* FindListener(int host, const SocketAddress& address);
-  uint16_t AssignPort(Host& host);  // 0: none is free
-  static bool Conflicts(const Host& host, const SimSocket& socket, const SocketAddress& address);
+  uint16_t AssignPort(Host& host, int type);  // 0: none is free
+  static bool Conflicts(const Host& host, const SimNamedSocket& socket, const SocketAddress& address);
   bool Blocked(int from, int to) const { return Link(from, to).stalled || host(to).down; }
   void Unstick();
 
@@ -144,30 +154,79 @@ class SimNetwork {
   std::vector<std::pair<std::weak_ptr<SimConnection>, int>> stuck_;
 };
 
-// A stream socket. Results are as of the system calls, or -errno.
-class SimSocket final : public SimDescriptor {
+// What sockets of every type have: options, a name, an error to ask for. Results are as of the system calls, or -errno.
+class SimNamedSocket : public SimDescriptor {
+ public:
+  int family() const { return family_; }
+  int type() const { return type_; }
+  virtual int SetOption(int level, int name, int value);
+  int GetOption(int level, int name, int* value) const;
+  int Bind(const SocketAddress& address);
+  virtual int Connect(const SocketAddress& address) = 0;
+  int TakeError();
+  int LocalAddress(SocketAddress* address) const;
+  virtual int PeerAddress(SocketAddress* address) const = 0;
+  virtual int ShutdownWrite() = 0;
+  // At most `bytes_max` of them, where there is no boundary to keep.
+  virtual int64_t Recv(absl::Span<char> bytes, size_t bytes_max) = 0;
+  virtual int64_t Send(absl::Span<const iovec> bytes, size_t bytes_max) = 0;
+  bool is_pipe_like() const override { return true; }
+  int64_t Read(absl::Span<char> bytes) override { return Recv(bytes, bytes.size()); }
+  int64_t Write(absl::Span<const iovec> bytes, size_t bytes_max) override { return Send(bytes, bytes_max); }
+
+ protected:
+  SimNamedSocket(SimNetwork& network, int host, int family, int type);
+
+  virtual bool is_listening() const { return false; }
+
+  int BindToFreePort(const SocketAddress& ip, int error);
+  void Unbind();
+  // Where a socket without a name of its own sends from, to reach `address`: 0, or -ENETUNREACH.
+  int SourceFor(const SocketAddress& address, SocketAddress* source) const;
+  // Who has the name `address` on this host: 0, or -ENOENT, -ECONNREFUSED, -EPROTOTYPE.
+  int FindUnix(const SocketAddress& address, SimNamedSocket** found) const;
+  bool is_bound() const { return local_.family() != AF_UNSPEC; }
+  bool option(int level, int name) const;
+  SimNetwork::Host& host() const { return network_.host(host_); }
+
+  SimNetwork& network_;
+  const int host_;
+  const int family_;
+  const int type_;
+  std::map<std::pair<int, int>, int> options_;  // (level, name) -> value
+  int error_ = 0;  // SO_ERROR
+  SocketAddress local_;  // AF_UNSPEC until it is bound, or for a Unix socket without a name
+
+ private:
+  friend class SimNetwork;
+  int BindIp(const SocketAddress& address);
+  int BindUnix(const SocketAddress& address);
+};
+
+// Addresses of IP.
+SocketAddress WithPort(const SocketAddress& address, uint16_t port);
+SocketAddress Wildcard(int family);
+SocketAddress Loopback(int family, uint16_t port);
+bool IsWildcard(const SocketAddress& address);
+// As an IPv6 socket shows an IPv4 peer.
+SocketAddress MappedIf(bool mapped, const SocketAddress& address);
+// Of a Unix socket that has none.
+SocketAddress UnnamedUnix();
+
+// A stream socket.
+class SimSocket final : public SimNamedSocket {
  public:
   SimSocket(SimNetwork& network, int host, int family);
   ~SimSocket() override;  // close(2): what was sent still arrives
 
-  int family() const { return family_; }
-  int SetOption(int level, int name, int value);
-  int GetOption(int level, int name, int* value) const;
-  int Bind(const SocketAddress& address);
   int Listen(int backlog);
   // Null with *error when there is none.
   std::unique_ptr<SimSocket> Accept(SocketAddress* peer, int* error);
-  int Connect(const SocketAddress& address);
-  int TakeError();
-  int LocalAddress(SocketAddress* address) const;
-  int PeerAddress(SocketAddress* address) const;
-  int ShutdownWrite();
-  int64_t Recv(absl::Span<char> bytes);
-  // At most `bytes_max` of them.
-  int64_t Send(absl::Span<const iovec> bytes, size_t bytes_max);
-  bool is_pipe_like() const override { return true; }
-  int64_t Read(absl::Span<char> bytes) override { return Recv(bytes); }
-  int64_t Write(absl::Span<const iovec> bytes, size_t bytes_max) override { return Send(bytes, bytes_max); }
+  int Connect(const SocketAddress& address) override;
+  int PeerAddress(SocketAddress* address) const override;
+  int ShutdownWrite() override;
+  int64_t Recv(absl::Span<char> bytes, size_t bytes_max) override;
+  int64_t Send(absl::Span<const iovec> bytes, size_t bytes_max) override;
   void Vanish() override;
   // Both ends see the connection reset, at once: what a box in between, or a peer that crashed and came back, does.
   void Reset();
@@ -178,29 +237,16 @@ class SimSocket final : public SimDescriptor {
   friend class SimNetwork;
   enum class State { kIdle, kListening, kConnecting, kConnected, kReset };
 
-  int BindIp(const SocketAddress& address);
-  int BindToFreePort(const SocketAddress& ip, int error);
-  int BindUnix(const SocketAddress& address);
   int ConnectUnix(const SocketAddress& address);
-  void Unbind();
   int ConnectIp(SocketAddress address);
   void Join(std::shared_ptr<SimConnection> connection, int side);
   void Handle(SimNetwork::Packet packet);
   void BecomeReset(int error);
   bool is_connected() const { return state_ == State::kConnected; }
-  bool is_bound() const { return local_.family() != AF_UNSPEC; }
-  bool option(int level, int name) const;
+  bool is_listening() const override { return state_ == State::kListening; }
   SimSocket* peer_socket() const;
-  SimNetwork::Host& host() const { return network_.host(host_); }
 
-  SimNetwork& network_;
-  const int host_;
-  const int family_;
   State state_ = State::kIdle;
-  std::map<std::pair<int, int>, int> options_;  // (level, name) -> value
-  int error_ = 0;                               // SO_ERROR
-
-  SocketAddress local_;  // AF_UNSPEC until it is bound, or for a Unix socket without a name
   SocketAddress peer_;
 
   // listening

@@ -22,6 +22,7 @@
 #include "troupe/base/os_error.h"
 #include "troupe/base/status_macros.h"
 #include "troupe/os/io_limit.h"
+#include "troupe/testing/sim/sim_datagram.h"
 #include "troupe/testing/sim/sim_pipe.h"
 #include "troupe/testing/sim/sim_poller.h"
 #include "troupe/testing/sim/sim_worker_pool.h"
@@ -119,7 +120,8 @@ int SimOs::Begin(absl::string_view operation, int fd, D** found) {
   if (const int error = Begin(operation, fd, &descriptor); error != 0) return error;
   *found = dynamic_cast<D*>(descriptor);
   if (*found != nullptr) return 0;
-  return std::is_same_v<D, SimSocket> ? -ENOTSOCK : -EINVAL;
+  if (!std::is_base_of_v<SimNamedSocket, D>) return -EINVAL;
+  return dynamic_cast<SimNamedSocket*>(descriptor) == nullptr ? -ENOTSOCK : -EOPNOTSUPP;
 }
 
 template <class Result>
@@ -167,7 +169,7 @@ std::vector<int> SimOs::OpenDescriptors() const {
 }
 
 int SimOs::GetSocketOption(int fd, int level, int name, int* value) {
-  auto* const socket = dynamic_cast<SimSocket*>(Find(fd));
+  auto* const socket = dynamic_cast<SimNamedSocket*>(Find(fd));
   return socket == nullptr ? -EBADF : socket->GetOption(level, name, value);
 }
 
@@ -225,6 +227,9 @@ int SimOs::InstallPair(std::shared_ptr<SimDescriptor> first, std::shared_ptr<Sim
 int SimOs::Socket(int family, int type) {
   if (const int error = Begin("Socket"); error != 0) return error;
   if (family != AF_INET && family != AF_UNIX && (family != AF_INET6 || !options_.ipv6)) return -EAFNOSUPPORT;
+  if (type == SOCK_DGRAM) {
+    return Traced(Install(std::make_unique<SimDatagramSocket>(kernel_.network(), number_, family)));
+  }
   if (type != SOCK_STREAM) return -ESOCKTNOSUPPORT;
   return Traced(Install(std::make_unique<SimSocket>(kernel_.network(), number_, family)));
 }
@@ -232,15 +237,19 @@ int SimOs::Socket(int family, int type) {
 int SimOs::SocketPair(int family, int type, int fds[2]) {
   if (const int error = Begin("SocketPair"); error != 0) return error;
   if (family != AF_UNIX) return -EOPNOTSUPP;
+  if (type == SOCK_DGRAM) {
+    auto [first, second] = SimDatagramSocket::NewPair(kernel_.network(), number_);
+    return InstallPair(std::move(first), std::move(second), fds);
+  }
   if (type != SOCK_STREAM) return -ESOCKTNOSUPPORT;
   auto [first, second] = kernel_.network().NewPair(number_);
   return InstallPair(std::move(first), std::move(second), fds);
 }
 
 int SimOs::AdoptSocket(int fd, int type) {
-  SimSocket* socket = nullptr;
+  SimNamedSocket* socket = nullptr;
   if (const int error = Begin("AdoptSocket", fd, &socket); error != 0) return error;
-  return type == SOCK_STREAM ? socket->family() : -ESOCKTNOSUPPORT;
+  return type == socket->type() ? socket->family() : -ESOCKTNOSUPPORT;
 }
 
 int SimOs::IsNonBlocking(int fd) {
@@ -250,13 +259,13 @@ int SimOs::IsNonBlocking(int fd) {
 }
 
 int SimOs::SetSocketOption(int fd, int level, int name, int value) {
-  SimSocket* socket = nullptr;
+  SimNamedSocket* socket = nullptr;
   if (const int error = Begin("SetSocketOption", fd, &socket); error != 0) return error;
   return socket->SetOption(level, name, value);
 }
 
 int SimOs::Bind(int fd, const SocketAddress& address) {
-  SimSocket* socket = nullptr;
+  SimNamedSocket* socket = nullptr;
   if (const int error = Begin("Bind", fd, &socket); error != 0) return error;
   return Traced(socket->Bind(address));
 }
@@ -278,31 +287,31 @@ int SimOs::Accept(int fd, SocketAddress* peer) {
 }
 
 int SimOs::Connect(int fd, const SocketAddress& address) {
-  SimSocket* socket = nullptr;
+  SimNamedSocket* socket = nullptr;
   if (const int error = Begin("Connect", fd, &socket); error != 0) return error;
   return Traced(socket->Connect(address));
 }
 
 int SimOs::SocketError(int fd) {
-  SimSocket* socket = nullptr;
+  SimNamedSocket* socket = nullptr;
   if (const int error = Begin("SocketError", fd, &socket); error != 0) return -error;
   return Traced(socket->TakeError());
 }
 
 int SimOs::LocalAddress(int fd, SocketAddress* address) {
-  SimSocket* socket = nullptr;
+  SimNamedSocket* socket = nullptr;
   if (const int error = Begin("LocalAddress", fd, &socket); error != 0) return error;
   return socket->LocalAddress(address);
 }
 
 int SimOs::PeerAddress(int fd, SocketAddress* address) {
-  SimSocket* socket = nullptr;
+  SimNamedSocket* socket = nullptr;
   if (const int error = Begin("PeerAddress", fd, &socket); error != 0) return error;
   return socket->PeerAddress(address);
 }
 
 int SimOs::ShutdownWrite(int fd) {
-  SimSocket* socket = nullptr;
+  SimNamedSocket* socket = nullptr;
   if (const int error = Begin("ShutdownWrite", fd, &socket); error != 0) return error;
   return Traced(socket->ShutdownWrite());
 }
@@ -313,13 +322,13 @@ size_t SimOs::IoLimit(size_t bytes_max) {
 }
 
 int64_t SimOs::Recv(int fd, absl::Span<char> bytes) {
-  SimSocket* socket = nullptr;
+  SimNamedSocket* socket = nullptr;
   if (const int error = Begin("Recv", fd, &socket); error != 0) return error;
-  return Traced(socket->Recv(bytes.subspan(0, IoLimit(io_limits_.recv_bytes_max))));
+  return Traced(socket->Recv(bytes, IoLimit(io_limits_.recv_bytes_max)));
 }
 
 int64_t SimOs::Send(int fd, absl::Span<const iovec> bytes) {
-  SimSocket* socket = nullptr;
+  SimNamedSocket* socket = nullptr;
   if (const int error = Begin("Send", fd, &socket); error != 0) return error;
   return Traced(socket->Send(bytes, IoLimit(io_limits_.send_bytes_max)));
 }
@@ -338,14 +347,16 @@ std::shared_ptr<SimDescriptor> SimOs::TakeOut(int fd) {
 
 // ---- datagrams, pipes, files, processes
 
-int64_t SimOs::ReceiveFrom(int fd, absl::Span<char> /*bytes*/, SocketAddress* /*from*/) {
-  const int error = Begin("ReceiveFrom", fd);
-  return error != 0 ? error : -ENOSYS;
+int64_t SimOs::ReceiveFrom(int fd, absl::Span<char> bytes, SocketAddress* from) {
+  SimDatagramSocket* socket = nullptr;
+  if (const int error = Begin("ReceiveFrom", fd, &socket); error != 0) return error;
+  return Traced(socket->ReceiveFrom(bytes, from));
 }
 
-int64_t SimOs::SendTo(int fd, absl::Span<const char> /*bytes*/, const SocketAddress* /*to*/) {
-  const int error = Begin("SendTo", fd);
-  return error != 0 ? error : -ENOSYS;
+int64_t SimOs::SendTo(int fd, absl::Span<const char> bytes, const SocketAddress* to) {
+  SimDatagramSocket* socket = nullptr;
+  if (const int error = Begin("SendTo", fd, &socket); error != 0) return error;
+  return Traced(socket->SendTo(bytes, to));
 }
 
 int SimOs::MakePipe(int fds[2]) {

@@ -556,7 +556,7 @@ TEST(SimOs, NamesComeFromTheKernelsTable) {
 TEST(SimOs, WithoutIpv6ThereIsNoSuchFamily) {
   SimOs os(1, {.ipv6 = false});
   EXPECT_EQ(os.Socket(AF_INET6, SOCK_STREAM), -EAFNOSUPPORT);
-  EXPECT_EQ(os.Socket(AF_INET, SOCK_DGRAM), -ESOCKTNOSUPPORT);
+  EXPECT_EQ(os.Socket(AF_INET, SOCK_SEQPACKET), -ESOCKTNOSUPPORT);
 }
 
 TEST(SimOs, SignalsBelongToTheHost) {
