@@ -5,7 +5,7 @@
 //   TROUPE_IO_BYTES_MAX=1-7     one to seven, at random
 //   TROUPE_IO_BYTES_MAX=1-7:42  the same, from another seed
 //
-// PosixOs, SimOs and memory transports honour it; without it nothing is limited and nothing is asked. No correct protocol
+// PosixOs, SimOs and memory transports honour it, but for datagrams, which have boundaries; without it nothing is limited and nothing is asked. No correct protocol
 // notices, but by the time it takes. `tools/run test bytes` runs the tests so.
 //
 // Threading: each thread, or each device, has a copy of its own.

@@ -598,6 +598,15 @@ class PosixOsInBits final : public PosixOsImpl {
 
   int64_t Write(int fd, absl::Span<const iovec> bytes) override { return PosixOsImpl::Write(fd, Some(bytes)); }
 
+  int64_t ReadAt(int fd, int64_t offset, absl::Span<char> bytes) override {
+    return PosixOsImpl::ReadAt(fd, offset, bytes.subspan(0, Limit().Next()));
+  }
+
+  int64_t SendFile(int socket, int file, int64_t offset, int64_t bytes_max) override {
+    const auto room = static_cast<int64_t>(std::min<size_t>(Limit().Next(), std::numeric_limits<int64_t>::max()));
+    return PosixOsImpl::SendFile(socket, file, offset, std::min(bytes_max, room));
+  }
+
  private:
   static std::vector<iovec> Some(absl::Span<const iovec> bytes) {
     size_t room = Limit().Next();

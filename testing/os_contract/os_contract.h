@@ -112,11 +112,11 @@ class OsContract : public ::testing::TestWithParam<Kind> {
     PosixOs::Get().FillRandom(absl::MakeSpan(reinterpret_cast<char*>(&random), sizeof(random)));
     return *SocketAddress::FromUnixAbstract(absl::StrCat("troupe-contract-", name, "-", absl::Hex(random)));
   }
-  void MakeRegularFile(const std::string& path) {
+  void MakeRegularFile(const std::string& path, absl::string_view contents = "regular") {
     if (sim_ != nullptr) {
-      sim_->AddFile(path);
+      sim_->AddFile(path, std::string(contents));
     } else {
-      std::ofstream(path) << "regular";
+      std::ofstream(path) << contents;
     }
   }
 

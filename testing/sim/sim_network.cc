@@ -117,7 +117,19 @@ std::pair<std::unique_ptr<SimSocket>, std::unique_ptr<SimSocket>> SimNetwork::Ne
   return {std::move(first), std::move(second)};
 }
 
-void SimNetwork::AddFile(int index, const std::string& path) { host(index).files[path] = File{}; }
+void SimNetwork::AddFile(int index, const std::string& path, std::string contents) {
+  File& file = host(index).files[path];
+  if (file.contents == nullptr) file = {.contents = std::make_shared<std::string>()};
+  *file.contents = std::move(contents);
+}
+
+int SimNetwork::OpenFile(int index, const std::string& path, std::shared_ptr<const std::string>* contents) const {
+  const auto found = host(index).files.find(path);
+  if (found == host(index).files.end()) return -ENOENT;
+  if (found->second.is_socket) return -ENXIO;
+  *contents = found->second.contents;
+  return 0;
+}
 
 bool SimNetwork::IsSocketFile(int index, const std::string& path) const {
   const auto found = host(index).files.find(path);

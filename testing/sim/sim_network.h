@@ -82,8 +82,11 @@ class SimNetwork {
   // Two that are connected, without names.
   std::pair<std::unique_ptr<SimSocket>, std::unique_ptr<SimSocket>> NewPair(int host);
 
-  // ---- files, as far as Unix sockets need them
-  void AddFile(int host, const std::string& path);  // a regular one
+  // ---- files
+  // A regular one. One that is there gets other contents, also for those who have it open.
+  void AddFile(int host, const std::string& path, std::string contents);
+  // 0, or why not: ENOENT, ENXIO (a socket's).
+  int OpenFile(int host, const std::string& path, std::shared_ptr<const std::string>* contents) const;
   bool IsSocketFile(int host, const std::string& path) const;
   int Unlink(int host, const std::string& path);
 
@@ -96,6 +99,7 @@ class SimNetwork {
   struct File {
     bool is_socket = false;
     SimNamedSocket* socket = nullptr;  // null: a regular file, or its socket is closed
+    std::shared_ptr<std::string> contents = nullptr;  // of a regular one
   };
   struct Host {
     bool removed = false;

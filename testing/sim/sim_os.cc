@@ -23,6 +23,7 @@
 #include "troupe/base/status_macros.h"
 #include "troupe/os/io_limit.h"
 #include "troupe/testing/sim/sim_datagram.h"
+#include "troupe/testing/sim/sim_file.h"
 #include "troupe/testing/sim/sim_pipe.h"
 #include "troupe/testing/sim/sim_poller.h"
 #include "troupe/testing/sim/sim_worker_pool.h"
@@ -160,7 +161,9 @@ void SimOs::Restart() {
   kernel_.network().SetDown(number_, false);
 }
 
-void SimOs::AddFile(const std::string& path) { kernel_.network().AddFile(number_, path); }
+void SimOs::AddFile(const std::string& path, std::string contents) {
+  kernel_.network().AddFile(number_, path, std::move(contents));
+}
 
 std::vector<int> SimOs::OpenDescriptors() const {
   std::vector<int> fds;
@@ -383,24 +386,35 @@ int64_t SimOs::Write(int fd, absl::Span<const iovec> bytes) {
   return Traced(descriptor->Write(bytes, IoLimit(io_limits_.send_bytes_max)));
 }
 
-int SimOs::OpenFile(const std::string& /*path*/) {
-  const int error = Begin("OpenFile");
-  return error != 0 ? error : -ENOSYS;
+int SimOs::OpenFile(const std::string& path) {
+  if (const int error = Begin("OpenFile"); error != 0) return error;
+  std::shared_ptr<const std::string> contents;
+  if (const int error = kernel_.network().OpenFile(number_, path, &contents); error != 0) return error;
+  return Traced(Install(std::make_shared<SimFile>(std::move(contents))));
 }
 
 int64_t SimOs::FileBytes(int fd) {
-  const int error = Begin("FileBytes", fd);
-  return error != 0 ? error : -ENOSYS;
+  SimFile* file = nullptr;
+  if (const int error = Begin("FileBytes", fd, &file); error != 0) return error;
+  return Traced(file->bytes());
 }
 
-int64_t SimOs::ReadAt(int fd, int64_t /*offset*/, absl::Span<char> /*bytes*/) {
-  const int error = Begin("ReadAt", fd);
-  return error != 0 ? error : -ENOSYS;
+int64_t SimOs::ReadAt(int fd, int64_t offset, absl::Span<char> bytes) {
+  SimFile* file = nullptr;
+  if (const int error = Begin("ReadAt", fd, &file); error != 0) return error;
+  return Traced(file->ReadAt(offset, bytes.subspan(0, IoLimit(io_limits_.recv_bytes_max))));
 }
 
-int64_t SimOs::SendFile(int socket, int /*file*/, int64_t /*offset*/, int64_t /*bytes_max*/) {
-  const int error = Begin("SendFile", socket);
-  return error != 0 ? error : -ENOSYS;
+int64_t SimOs::SendFile(int socket, int file, int64_t offset, int64_t bytes_max) {
+  SimSocket* to = nullptr;
+  if (const int error = Begin("SendFile", socket, &to); error != 0) return error;
+  auto* const from = dynamic_cast<SimFile*>(Find(file));
+  if (from == nullptr) return Find(file) == nullptr ? -EBADF : -EINVAL;
+  if (offset < 0 || bytes_max < 0) return -EINVAL;
+  const absl::string_view part = from->At(offset, static_cast<size_t>(bytes_max));
+  if (part.empty()) return 0;
+  const iovec piece = {const_cast<char*>(part.data()), part.size()};
+  return Traced(to->Send(absl::MakeConstSpan(&piece, 1), IoLimit(io_limits_.send_bytes_max)));
 }
 
 void SimOs::AddProgram(const std::string& name, std::function<void(SimProcess&)> run) {

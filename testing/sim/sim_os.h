@@ -112,7 +112,9 @@ class SimOs final : public Os {
   // What programs wrote to the host's own descriptors 1 and 2.
   const std::string& console() const { return processes_.console(); }
 
-  void AddFile(const std::string& path);  // a regular one, in the way of a Unix socket
+  // A regular file, to be opened, or in the way of a Unix socket. One that is there gets other contents, also for those
+  // who have it open.
+  void AddFile(const std::string& path, std::string contents = "");
   // What TakeListenDescriptors() gives: `fd` is open already, as if a service manager had opened it.
   void HandOver(int fd, absl::string_view name) { handed_over_.push_back({fd, std::string(name)}); }
 
