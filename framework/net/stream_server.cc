@@ -19,6 +19,7 @@
 #include "troupe/base/status_macros.h"
 #include "troupe/loop/exception_context.h"
 #include "troupe/loop/fd_watcher.h"
+#include "troupe/net/internal/socket_file.h"
 #include "troupe/net/internal/tls_transport.h"
 #include "troupe/net/resolve.h"
 #include "troupe/net/stream_transport.h"
@@ -169,14 +170,8 @@ StreamServer::~StreamServer() {
 absl::Status StreamServer::Bind(const SocketAddress& address) {
   Os& os = loop_.os();
   const bool unix_socket = address.family() == AF_UNIX;
-  if (const std::string path = address.unix_path(); !path.empty() && os.IsSocketFile(path)) {
-    // A stale file is in the way of bind(2); that of a server which still listens stays (C-CSV-11).
-    const int probe = os.Socket(AF_UNIX, SOCK_STREAM);
-    if (probe < 0) return OsError(probe, "socket");
-    const int connected = os.Connect(probe, address);
-    os.Close(probe);
-    if (connected == -ECONNREFUSED) os.Unlink(path);
-  }
+  // A stale file is in the way of bind(2); that of a server which still listens stays (C-CSV-11).
+  RETURN_IF_ERROR(internal::RemoveStaleSocketFile(os, address, SOCK_STREAM));
   const int fd = os.Socket(address.family(), SOCK_STREAM);
   if (fd < 0) return OsError(fd, absl::StrCat("socket for ", address.ToString()));
   absl::Cleanup close = [&] { os.Close(fd); };

@@ -33,6 +33,7 @@ class StreamTransport final : private FdWatcher, public ByteTransport {
   const SocketAddress& peer() const override { return peer_; }
   const SocketAddress& local() const override { return local_; }
   int descriptor() const override { return open_ ? fd() : -1; }
+  SendfileMode sendfile_mode() const override { return SendfileMode::kNative; }
 
  private:
   ~StreamTransport() override;
@@ -42,6 +43,9 @@ class StreamTransport final : private FdWatcher, public ByteTransport {
   int64_t DeviceReceive(absl::Span<char> bytes) override { return os().Recv(fd(), bytes); }
   int DeviceWatch(uint32_t interest) override { return FdWatcher::Watch(interest); }
   void DeviceShutdownWrite() override;
+  int64_t DeviceSendFile(int file, int64_t offset, int64_t bytes_max) override {
+    return os().SendFile(fd(), file, offset, bytes_max);
+  }
   void DeviceClose() override;
   std::string DescribeDevice() const override;
 

@@ -29,6 +29,7 @@
 #include "troupe/net/internal/tls_state.h"
 #include "troupe/net/internal/tls_testing.h"
 #include "troupe/net/memory_transport.h"
+#include "troupe/net/sendfile.h"
 #include "troupe/net/tls_context.h"
 
 namespace troupe::internal {
@@ -155,6 +156,36 @@ TEST_P(TlsTest, HugeWritesOfEveryKindArriveInOrder) {
   Settle();
   EXPECT_TRUE(got == sent) << got.size() << " of " << sent.size();
   CloseBoth();
+}
+
+// C-SND-08, C-WR-08: also while the peer does not read.
+TEST_P(TlsTest, AFileIsAlwaysCopiedAndNeverInClear) {
+  Handshake(ServerContext(), ClientContext());
+  std::string contents;
+  while (contents.size() < 1'000'000) contents += absl::StrCat("line ", contents.size(), "\n");
+  os_.AddFile("/file", contents);
+  const int file = os_.OpenFile("/file");
+  EXPECT_EQ(client_->sendfile_mode(), SendfileMode::kCopied);
+  const SendfileOptions native_only = {.fallback = false};
+  EXPECT_THROW((void)loop_.RunUntilComplete(Sendfile(*client_, file, native_only)), InvalidState);
+
+  std::string received;
+  b_.on_data = [&](Transport&, absl::Span<const char> data) { received.append(data.data(), data.size()); };
+  server_->PauseReading();
+  client_->Write("before ");
+  auto sending = loop_.CreateTask(Sendfile(*client_, file));
+  Settle();
+  EXPECT_FALSE(sending.done());
+  EXPECT_THROW(client_->Write("between"), InvalidState);
+  server_->ResumeReading();
+  const absl::StatusOr<int64_t> sent = loop_.RunUntilComplete(std::move(sending));
+  ASSERT_TRUE(sent.ok()) << sent.status();
+  EXPECT_EQ(*sent, static_cast<int64_t>(contents.size()));
+  client_->Write(" after");
+  Settle();
+  EXPECT_TRUE(received == "before " + contents + " after");
+  EXPECT_THAT(tap_.seen[Tap::kClient], Not(HasSubstr("line ")));
+  os_.Close(file);
 }
 
 TEST_P(TlsTest, SmallPiecesShareARecord) {

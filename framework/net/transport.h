@@ -39,6 +39,10 @@ struct WriteBufferLimits {
   std::optional<int64_t> low = std::nullopt;
 };
 
+// How a file is sent over a transport (sendfile.h): not at all; in blocks that pass through this process; by the kernel,
+// where it can.
+enum class SendfileMode { kNone, kCopied, kNative };
+
 class Transport {
  public:
   struct Deleter {
@@ -75,6 +79,9 @@ class Transport {
   virtual size_t write_low_mark() const = 0;
   // Exactly the bytes accepted and not yet given to the kernel (C-WR-16).
   virtual size_t write_buffer_size() const = 0;
+
+  // What is not an internal::ByteTransport sends none.
+  virtual SendfileMode sendfile_mode() const { return SendfileMode::kNone; }
 
   // ---- reading. Both are idempotent and do nothing once the transport is closing (C-RD-06).
   virtual void PauseReading() = 0;

@@ -1,14 +1,10 @@
 #include "troupe/net/internal/byte_transport.h"
 
-#include <cxxabi.h>
 #include <glog/logging.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstdlib>
-#include <exception>
-#include <limits>
 #include <memory>
 #include <typeinfo>
 #include <utility>
@@ -20,7 +16,7 @@
 #include "troupe/base/os_error.h"
 #include "troupe/loop/context.h"
 #include "troupe/loop/event_loop.h"
-#include "troupe/loop/exception_context.h"
+#include "troupe/net/internal/callback_errors.h"
 #include "troupe/net/internal/read_buffer.h"
 
 namespace troupe::internal {
@@ -30,13 +26,6 @@ namespace {
 constexpr size_t kPiecesPerSend = 64;
 // asyncio's LOG_THRESHOLD_FOR_CONNLOST_WRITES.
 constexpr uint8_t kLostWritesBeforeLog = 5;
-
-std::string TypeName(const std::type_info& type) {
-  int failed = 0;
-  const std::unique_ptr<char, decltype(&std::free)> name(abi::__cxa_demangle(type.name(), nullptr, nullptr, &failed),
-                                                         &std::free);
-  return failed == 0 ? name.get() : type.name();
-}
 
 }  // namespace
 
@@ -55,7 +44,9 @@ ByteTransport::ByteTransport(EventLoop& loop, const char* kind, std::unique_ptr<
   Attach(*protocol_, this);
 }
 
-ByteTransport::~ByteTransport() = default;
+ByteTransport::~ByteTransport() {
+  if (file_ != nullptr) file_->transport_ = nullptr;
+}
 
 void ByteTransport::Start() {
   opening_ = false;
@@ -69,8 +60,7 @@ void ByteTransport::StartMade() {
 }
 
 void ByteTransport::GivePlaceTo(ByteTransport& layer) {
-  layer.high_ = high_;
-  layer.low_ = low_;
+  layer.marks_ = marks_;
   layer.paused_writing_ = paused_writing_;
   if (owner_ == nullptr) return;
   layer.owner_ = std::exchange(owner_, nullptr);
@@ -88,6 +78,10 @@ void ByteTransport::Run() {
     DeliverLost();
   } else if (orphaned_) {
     delete this;
+  } else if (conn_lost_ == 0) {
+    ContextScope scope(context_);
+    MaybePause();
+    MaybeResume();
   }
 }
 
@@ -156,6 +150,13 @@ std::unique_ptr<BaseProtocol> ByteTransport::ExchangeProtocol(std::unique_ptr<Ba
   return old;
 }
 
+void ByteTransport::PutProtocolBack(std::unique_ptr<BaseProtocol> protocol, bool told_paused) {
+  SetProtocol(std::move(protocol));
+  paused_writing_ = told_paused;
+  if (layer_) Watch();
+  if (connection_made_) Step();
+}
+
 std::string ByteTransport::DebugString() const {
   std::string text = absl::StrCat("<", kind_, " ", DescribeDevice());
   if (lost_.happened()) return absl::StrCat(text, " lost>");
@@ -169,6 +170,7 @@ std::string ByteTransport::DebugString() const {
 void ByteTransport::Close() {
   if (closing_) return;
   closing_ = true;
+  LoseFile();
   if (layer_) DeviceClosing();
   if (buffer_.empty() || opening_) return Finish();
   Watch();
@@ -189,6 +191,7 @@ void ByteTransport::End(absl::Status reason) {
   closing_ = true;
   reason_ = std::move(reason);
   buffer_.Clear();
+  LoseFile();
   Watch();
   Step();
 }
@@ -201,26 +204,13 @@ void ByteTransport::EndByOs(int error, absl::string_view what) {
 
 void ByteTransport::EndByException(const char* callback) {
   std::string message = absl::StrCat("Fatal error: protocol.", callback, "() call failed.");
-  const std::exception_ptr exception = std::current_exception();
-  absl::Status reason;
-  try {
-    throw;
-  } catch (const StatusError& error) {
-    reason = error.status();
-  } catch (...) {  // its caller has it and reports it
-    reason = absl::UnknownError(absl::StrCat(message, " ", DescribeException(exception)));
-  }
-  End(std::move(reason));
+  End(StatusOfCurrentException(message));
   ReportException(std::move(message));
 }
 
 void ByteTransport::ReportException(std::string message) {
   const BaseProtocol& protocol = *protocol_;
-  ExceptionContext context;
-  context.message = std::move(message);
-  context.Add("transport", DebugString(), this);
-  context.Add("protocol", TypeName(typeid(protocol)), &protocol);
-  loop_.ReportCurrentException(std::move(context));
+  ReportCallback(loop_, std::move(message), DebugString(), this, typeid(protocol), &protocol);
 }
 
 // ---------------------------------------------------------------------------------------------------- readiness
@@ -229,9 +219,11 @@ void ByteTransport::Watch() {
   uint32_t interest = 0;
   if (conn_lost_ == 0) {
     // Who only writes is told that way that nobody reads any more.
-    if (connection_made_ && !paused_reading_ && !closing_ && !read_eof_) interest |= kReadable;
+    const bool reads = !paused_reading_ && !closing_ && !read_eof_ && file_ == nullptr;
+    if (connection_made_ && reads) interest |= kReadable;
     // A layer that holds bytes of its own may have paused the protocol with nothing in the buffer.
     if (!buffer_.empty() || (layer_ && paused_writing_)) interest |= kWritable;
+    if (file_ != nullptr && file_->wants_room_) interest |= kWritable;
     if (finishing_) interest = 0;
   }
   const int result = DeviceWatch(interest);
@@ -311,6 +303,7 @@ void ByteTransport::OnEof() {
 
 bool ByteTransport::MayWrite(bool empty) {
   if (device_ == DeviceKind::kReader) throw InvalidState(absl::StrCat("a ", kind_, " cannot be written"));
+  if (file_ != nullptr && !writing_file_) throw InvalidState("unable to write; sendfile is in progress");
   if (write_eof_) throw InvalidState("Cannot call Write() after WriteEof()");
   if (empty) return false;
   const bool takes_no_more = closing_ && (layer_ || device_ == DeviceKind::kWriter);  // C-TLS-13, C-PIP-04
@@ -411,6 +404,7 @@ void ByteTransport::OnWritable() {
   // ResumeWriting may have written more, or ended the connection.
   if (conn_lost_ != 0 || !buffer_.empty()) return;
   if (closing_) return Finish();
+  if (file_ != nullptr && file_->wants_room_) return file_->OnRoom();
   Watch();
   if (write_eof_) ShutdownWrite();
 }
@@ -420,6 +414,7 @@ void ByteTransport::WriteEof() {
   if (device_ == DeviceKind::kReader) throw InvalidState(absl::StrCat("a ", kind_, " cannot be written"));
   if (device_ == DeviceKind::kWriter) return Close();  // C-PIP-04
   if (closing_ || write_eof_) return;
+  if (file_ != nullptr) throw InvalidState("unable to end writing; sendfile is in progress");
   write_eof_ = true;
   if (buffer_.empty()) ShutdownWrite();
 }
@@ -429,28 +424,59 @@ void ByteTransport::ShutdownWrite() {
   DeviceShutdownWrite();
 }
 
+// ---------------------------------------------------------------------------------------------------- files
+
+FileSending::FileSending(ByteTransport& transport) : transport_(&transport) {
+  transport.file_ = this;
+  transport.Watch();
+}
+
+FileSending::~FileSending() {
+  if (transport_ == nullptr) return;
+  transport_->file_ = nullptr;
+  transport_->Watch();
+}
+
+void FileSending::WantRoom(bool wanted) {
+  wants_room_ = wanted;
+  if (transport_ != nullptr) transport_->Watch();
+}
+
+void ByteTransport::CheckMaySendFile() const {
+  if (closing_) throw InvalidState("Transport is closing");
+  if (write_eof_) throw InvalidState("cannot send a file after WriteEof()");
+  if (file_ != nullptr) throw InvalidState("a file is being sent already");
+}
+
+int64_t ByteTransport::SendFromFile(int file, int64_t offset, int64_t bytes_max) {
+  const int64_t sent = DeviceSendFile(file, offset, bytes_max);
+  if (sent == -EPIPE || sent == -ECONNRESET || sent == -ETIMEDOUT) EndByOs(static_cast<int>(sent), "sendfile");
+  return sent;
+}
+
+void ByteTransport::WriteOfFile(absl::Span<const char> bytes) {
+  writing_file_ = true;
+  const absl::Cleanup done = [this] { writing_file_ = false; };
+  Write(bytes);
+}
+
+void ByteTransport::LoseFile() {
+  if (file_ == nullptr) return;
+  FileSending* const file = std::exchange(file_, nullptr);
+  file->OnLost();
+  file->transport_ = nullptr;
+}
+
 // ---------------------------------------------------------------------------------------------------- flow control
 
 absl::Status ByteTransport::SetWriteBufferLimits(WriteBufferLimits limits) {
-  int64_t high = 64 << 10;
-  if (limits.high.has_value()) {
-    high = *limits.high;
-  } else if (limits.low.has_value()) {
-    constexpr int64_t kMax = std::numeric_limits<int64_t>::max();
-    high = *limits.low > kMax / 4 ? kMax : 4 * *limits.low;
-  }
-  const int64_t low = limits.low.value_or(high / 4);
-  if (!(high >= low && low >= 0)) {
-    return absl::InvalidArgumentError(absl::StrCat("high (", high, ") must be >= low (", low, ") must be >= 0"));
-  }
-  high_ = static_cast<size_t>(high);
-  low_ = static_cast<size_t>(low);
-  MaybePause();
-  return absl::OkStatus();
+  const absl::Status set = marks_.Set(limits);
+  if (set.ok()) MaybePause();
+  return set;
 }
 
 void ByteTransport::MaybePause() {
-  if (write_buffer_size() <= high_ || paused_writing_ || !connection_made_) return;
+  if (write_buffer_size() <= marks_.high || paused_writing_ || !connection_made_) return;
   paused_writing_ = true;
   if (layer_) Watch();
   try {
@@ -461,7 +487,7 @@ void ByteTransport::MaybePause() {
 }
 
 void ByteTransport::MaybeResume() {
-  if (!paused_writing_ || write_buffer_size() > low_) return;
+  if (!paused_writing_ || write_buffer_size() > marks_.low) return;
   paused_writing_ = false;
   try {
     protocol_->ResumeWriting();

@@ -16,6 +16,7 @@
 
 #include <sys/uio.h>
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -29,7 +30,9 @@
 #include "troupe/base/socket_address.h"
 #include "troupe/loop/context.h"
 #include "troupe/loop/runnable.h"
+#include "troupe/net/internal/file_sending.h"
 #include "troupe/net/internal/occurrence.h"
+#include "troupe/net/internal/write_marks.h"
 #include "troupe/net/transport.h"
 
 namespace troupe::internal {
@@ -56,7 +59,9 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
   // was lost before that.
   Occurrence::Waiter Made() { return made_.Wait("ConnectionMade"); }
   // Another transport can be layered over it: it stands, and both directions are open.
-  bool can_be_layered() const { return connection_made_ && !closing_ && !read_eof_ && !write_eof_; }
+  bool can_be_layered() const {
+    return connection_made_ && !closing_ && !read_eof_ && !write_eof_ && file_ == nullptr;
+  }
   // False: ConnectionMade has not been called, and if the transport is lost never will be.
   bool connection_made() const { return connection_made_; }
   // The status that ConnectionLost gets or got; OK before the end.
@@ -67,6 +72,19 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
   // `layer`, made over this transport, stands at its owner's from now on, if it has one, and may pause as it did.
   void GivePlaceTo(ByteTransport& layer);
 
+  // ---- a file in place of other writes: for who sends it (file_sending.h, sendfile.cc).
+  // Throws InvalidState: closing, after WriteEof(), or another one is being sent.
+  void CheckMaySendFile() const;
+  // As Os::SendFile; a broken connection ends. REQUIRES: sendfile_mode() is kNative, and OnRoom runs.
+  int64_t SendFromFile(int file, int64_t offset, int64_t bytes_max);
+  // Write, for the one who may.
+  void WriteOfFile(absl::Span<const char> bytes);
+  // The protocol heard PauseWriting last.
+  bool writing_is_paused() const { return paused_writing_; }
+  // SetProtocol, with one that was there before and last heard PauseWriting (`told_paused`) or ResumeWriting: it hears of
+  // what has changed since, from the loop.
+  void PutProtocolBack(std::unique_ptr<BaseProtocol> protocol, bool told_paused);
+
   EventLoop& loop() final { return loop_; }
   using Transport::Write;
   void Write(absl::Span<const char> bytes) final;
@@ -75,9 +93,12 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
   void WriteEof() final;
   bool CanWriteEof() const final { return !layer_ && device_ != DeviceKind::kReader; }
   absl::Status SetWriteBufferLimits(WriteBufferLimits limits) final;
-  size_t write_high_mark() const final { return high_; }
-  size_t write_low_mark() const final { return low_; }
+  size_t write_high_mark() const final { return marks_.high; }
+  size_t write_low_mark() const final { return marks_.low; }
   size_t write_buffer_size() const final { return layer_ ? buffer_.size() + DeviceBuffered() : buffer_.size(); }
+  SendfileMode sendfile_mode() const override {
+    return device_ == DeviceKind::kReader ? SendfileMode::kNone : SendfileMode::kCopied;
+  }
   void PauseReading() final;
   void ResumeReading() final;
   bool is_reading() const final { return !paused_reading_ && !closing_ && device_ != DeviceKind::kWriter; }
@@ -105,6 +126,7 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
   // Reports these Readiness bits from now on, none included. 0 or -errno.
   virtual int DeviceWatch(uint32_t interest) = 0;
   virtual void DeviceShutdownWrite() = 0;
+  virtual int64_t DeviceSendFile(int /*file*/, int64_t /*offset*/, int64_t /*bytes_max*/) { return -EOPNOTSUPP; }
   // No more calls follow. Safe to repeat.
   virtual void DeviceClose() = 0;
   // "fd=7 [::1]:40000 -> [::1]:7400"
@@ -138,7 +160,9 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
   bool ended() const { return conn_lost_ != 0; }
 
  private:
-  // ConnectionMade, ConnectionLost, deletion: one a time, in this order.
+  friend class FileSending;
+
+  // ConnectionMade, ConnectionLost, deletion: one a time, in this order. What PutProtocolBack leaves to tell.
   void Run() final;
   void Drop() noexcept final;
   std::string Describe() const final { return DebugString(); }
@@ -164,6 +188,8 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
   void DeliverMade();
   void DeliverLost();
 
+  // The file that is being sent never will be.
+  void LoseFile();
   // Nothing is left to send: the end, for a layer after it has closed down.
   void Finish();
   // A callback threw: ends the connection and reports. REQUIRES: in a catch block.
@@ -189,9 +215,10 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
   bool finishing_ = false;  // a layer that closes down: nothing more is written
   bool connection_made_ = false;
   bool orphaned_ = false;       // no TransportPtr any more
+  bool writing_file_ = false;   // WriteOfFile runs
   uint8_t dropped_writes_ = 0;  // of a pipe that is closing, up to where they are logged
-  size_t high_ = 64 << 10;
-  size_t low_ = 16 << 10;
+  WriteMarks marks_;
+  FileSending* file_ = nullptr;  // while it is sent nobody else writes, and nothing is received
   TransportOwner* owner_ = nullptr;
   const char* const kind_;
   absl::Status reason_;
