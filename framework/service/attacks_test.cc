@@ -218,7 +218,7 @@ Status AnswerMuch(absl::Duration after, EchoResponse& response) {
 TEST_F(AttacksTest, AsksForMuchAThousandTimesAndNeverReads) {
   for (const bool gives_credit : {true, false}) {
     script_.echo = [](const EchoRequest& request, EchoResponse& response, Call&) {
-      return request.message() == "much" ? AnswerMuch(absl::Milliseconds(5), response) : Copy(request, response);
+      return request.message() == "much" ? AnswerMuch(absl::Milliseconds(3), response) : Copy(request, response);
     };
     Begin();
     EchoRequest much;
@@ -227,7 +227,7 @@ TEST_F(AttacksTest, AsksForMuchAThousandTimesAndNeverReads) {
     FrameBytes bytes;
     if (gives_credit) bytes.Credit(0, 1 << 30);
     const ConnectionLimits& limits = options_.server.limits;
-    const auto allowed = static_cast<int64_t>(limits.write_high_bytes + limits.unsent_bytes_max + (1 << 20)) + 200'000;
+    const auto allowed = static_cast<int64_t>(limits.write_high_bytes) + 17 * (1 << 20) + 200'000;
     for (uint32_t i = 0; i < 1000 && !HasFatalFailure(); ++i) {
       bytes.Call(1 + 2 * i, 0, i == 0 ? kEcho : "", much.SerializeAsString());
       if (gives_credit) bytes.Credit(1 + 2 * i, 1 << 30);
@@ -240,8 +240,7 @@ TEST_F(AttacksTest, AsksForMuchAThousandTimesAndNeverReads) {
       Settle(allowed);
     }
     EXPECT_GT(most_, 4 << 20);
-    EXPECT_GT(server().counters().replies_dropped.value(), 0u) << "the first ones, of which nothing was known";
-    EXPECT_LT(server().counters().replies_dropped.value(), 64u);
+    EXPECT_EQ(server().counters().replies_dropped.value(), 0u);
     EXPECT_GT(server().counters().starts_delayed_replies.value() + server().counters().starts_delayed_unsent.value(),
               900u);
     EXPECT_GT(server().calls_in_flight(), 900u) << "which wait unstarted";
@@ -254,7 +253,7 @@ TEST_F(AttacksTest, AsksForMuchAThousandTimesAndNeverReads) {
 // Once it is known how large its replies are, only so many calls run at once as fit.
 TEST_F(AttacksTest, AsksForMuchAgainAfterItHasReadOnce) {
   script_.echo = [](const EchoRequest& request, EchoResponse& response, Call&) {
-    return request.message() == "much" ? AnswerMuch(absl::Milliseconds(5), response) : Copy(request, response);
+    return request.message() == "much" ? AnswerMuch(absl::Milliseconds(3), response) : Copy(request, response);
   };
   Begin();
   EchoRequest much;
@@ -303,7 +302,7 @@ TEST_F(AttacksTest, CallsThatWaitForALaterOneAllStart) {
   for (uint32_t i = 0; i < 1000; ++i) {
     stranger_->Send(FrameBytes().Call(1 + 2 * i, 0, i == 0 ? kEcho : "", wait.SerializeAsString()));
   }
-  service_->Advance(absl::Milliseconds(200));
+  service_->Advance(absl::Milliseconds(400));
   EXPECT_EQ(running, 1000);
   EXPECT_EQ(server().calls_in_flight(), 0u);
   ExpectHonestClientsServed();

@@ -44,9 +44,9 @@ struct ConnectionLimits {
   size_t write_high_bytes = 64 << 10;
   size_t write_low_bytes = 16 << 10;
   // What handlers that run already may add to that. Calls start while what those that run are likely to answer, by what
-  // was sent before, is a quarter of it, and else wait for an answer, though not for long: starts_delayed_replies. What
+  // was sent before, is a sixteenth of it, and else wait for an answer, though not for long: starts_delayed_replies. What
   // comes nevertheless when so much is unsent ends its call RESOURCE_EXHAUSTED in its place: replies_dropped
-  size_t unsent_bytes_max = 16 << 20;
+  size_t unsent_bytes_max = 64 << 20;
 
   // ---- what costs a peer nothing: a burst, and so many a second; a call that ends well gives one back. Beyond: the
   // connection ends with RESOURCE_EXHAUSTED

@@ -330,7 +330,7 @@ TEST_F(LimitsTest, UnsentBytesMax) {
   auto stranger = NewStranger();
   stranger->StopReading();
   FrameBytes bytes = FrameBytes().Preface().Credit(0, 1 << 30);
-  // Four may run at once of which nothing is known; after 10 ms four more, and so on.
+  // Sixteen may run at once of which nothing is known; the others after a while.
   for (uint32_t i = 0; i < 20; ++i) {
     bytes.Call(1 + 2 * i, 0, i == 0 ? kEcho : "", Encoded(i < 19 ? "much" : "little")).Credit(1 + 2 * i, 1 << 30);
   }

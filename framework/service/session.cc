@@ -32,11 +32,14 @@ absl::Status StatusOfRefusal(const absl::Status& refused) {
 // After a peer has ended its direction: until it is asked for the second time whether it is there, and then again. No
 // more pings than it bears.
 constexpr absl::Duration kProbeAgain = absl::Seconds(1);
-// What a connection's first replies are taken for; and the least, at which a thousand calls may run.
-constexpr size_t kUnknownReplyBytes = 64 << 10;
+// Which part of unsent_bytes_max handlers that run may be likely to answer; how many run at once of which nothing is
+// known: as many as fit all of it should each answer that much; and what a reply is taken for at the least, so that a
+// thousand calls may run.
+constexpr size_t kRepliesToComePart = 16;
+constexpr size_t kUnknownReplies = 16;
 constexpr size_t kSmallReplyBytes = 4 << 10;
 // A handler that has not answered for so long waits for something that others need not wait for.
-constexpr absl::Duration kReplyOverdue = absl::Milliseconds(10);
+constexpr absl::Duration kReplyOverdue = absl::Milliseconds(5);
 constexpr absl::Duration kProbeRarely = absl::Minutes(6);
 
 CodecOptions CodecOptionsOf(const ConnectionLimits& limits) {
@@ -708,7 +711,8 @@ bool Session::MustWait(Counter** delayed) {
   Counter* cause = nullptr;
   if (IsStalled() || codec_->waiting_reply_bytes() > options_.limits.write_high_bytes) {
     cause = &counters_.starts_delayed_unsent;
-  } else if (replies_to_come_ > 0 && replies_to_come_ + ReplyBytesExpected() > options_.limits.unsent_bytes_max / 4) {
+  } else if (replies_to_come_ > 0 &&
+             replies_to_come_ + ReplyBytesExpected() > options_.limits.unsent_bytes_max / kRepliesToComePart) {
     cause = &counters_.starts_delayed_replies;
     if (!replies_timer_.scheduled()) loop_.ScheduleAt(replies_timer_, loop_.Time() + kReplyOverdue);
   }
@@ -717,7 +721,8 @@ bool Session::MustWait(Counter** delayed) {
 }
 
 size_t Session::ReplyBytesExpected() const {
-  return reply_bytes_expected_ == 0 ? kUnknownReplyBytes : std::max<size_t>(reply_bytes_expected_, kSmallReplyBytes);
+  if (reply_bytes_expected_ == 0) return options_.limits.unsent_bytes_max / kRepliesToComePart / kUnknownReplies;
+  return std::max<size_t>(reply_bytes_expected_, kSmallReplyBytes);
 }
 
 void Session::Learn(const google::protobuf::MessageLite& message) {
@@ -758,6 +763,7 @@ void Session::StartNow(SessionServerCall& call) {
   const auto keep = internal::CoreRef<SessionServerCall>::Share(call);
   call.RunHandlerNow(*actor);
   if (!call.handler_runs()) return;
+  loop_.tasks().PushBack(call);
   call.reckoning_ = reckoning_;
   call.reply_to_come_ = ReplyBytesExpected();
   replies_to_come_ += call.reply_to_come_;
@@ -782,6 +788,7 @@ void Session::StartPending() {
 void Session::OnCallEnded(SessionServerCall& call) {
   static_cast<ListNode<InFlight>&>(call).Unlink();
   static_cast<ListNode<Pending>&>(call).Unlink();
+  static_cast<internal::TaskNode&>(call).Unlink();
   active_ = true;
   request_bytes_ -= std::exchange(call.request_bytes_, 0);
   const size_t to_come = std::exchange(call.reply_to_come_, 0);
@@ -849,6 +856,7 @@ internal::ClientCallRef Session::StartCall(const MethodInfo& method, const CallO
 internal::ClientCallRef Session::StartMovableCall(const MethodInfo& method, const CallOptions& options,
                                                   const google::protobuf::MessageLite* message,
                                                   internal::CallMover* mover) {
+  internal::CheckThread(*this, method);
   internal::SessionOrderMemory* memory = nullptr;
   if (method.ordered() && state_ != State::kLost && state_ != State::kClosing) {
     memory = &gates().Memory(*method.order);

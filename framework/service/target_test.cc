@@ -28,6 +28,8 @@ constexpr Row kRows[] = {
     {"[::1]:7400", "[::1]:7400", "[::1]:7400"},
     {"[fe80::1%eth0]:7400", "[fe80::1%eth0]:7400", "[fe80::1%eth0]:7400"},
     {"dns:///kv.internal:7400", "kv.internal:7400", "kv.internal:7400"},
+    {"dns:///unix:7400", nullptr, nullptr},
+    {"dns:///unix.:7400", "unix.:7400", "unix.:7400"},
     {"dns:kv.internal:7400", "kv.internal:7400", "kv.internal:7400"},
     {"ipv4:127.0.0.1:7400", "127.0.0.1:7400", "127.0.0.1:7400"},
     {"ipv6:[::1]:7400", "[::1]:7400", "[::1]:7400"},

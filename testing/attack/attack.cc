@@ -65,7 +65,12 @@ class EchoService final : public echo::v1::EchoActor {
  public:
   troupe::Task<absl::Status> Echo(const echo::v1::EchoRequest& request, echo::v1::EchoResponse& response,
                                   troupe::Call&) override {
-    response.set_message(request.message());
+    if (request.message() == "much") {
+      co_await troupe::Sleep(absl::Milliseconds(1));
+      response.set_message(std::string(256 << 10, 'm'));
+    } else {
+      response.set_message(request.message());
+    }
     co_return absl::OkStatus();
   }
   troupe::Task<absl::Status> Collect(troupe::Reader<echo::v1::CollectRequest> requests,
@@ -154,6 +159,18 @@ void CallAndNeverRead(uint16_t port) {
   pause();
 }
 
+// Handlers that wait before they answer: none has answered when the last call comes.
+void AskForMuchAndNeverRead(uint16_t port) {
+  Hostile hostile(port);
+  FrameBytes bytes = FrameBytes().Preface({{troupe::native::FeatureId::kCallCreditBytes, 1 << 30},
+                                           {troupe::native::FeatureId::kConnectionCreditBytes, 1 << 30}});
+  echo::v1::EchoRequest much;
+  much.set_message("much");
+  for (uint32_t i = 0; i < 1000; ++i) bytes.Call(1 + 2 * i, 0, i == 0 ? kEcho : "", much.SerializeAsString());
+  hostile.Send(bytes);
+  pause();
+}
+
 void SendHalfMessages(uint16_t port) {
   Hostile hostile(port);
   hostile.Send(FrameBytes().Preface());
@@ -190,6 +207,7 @@ struct Attack {
 };
 constexpr Attack kAttacks[] = {
     {"100,000 calls, never reads", CallAndNeverRead},
+    {"1,000 replies of 256 KiB, unread", AskForMuchAndNeverRead},
     {"1,000 calls, half a message each", SendHalfMessages},
     {"a byte a second", Trickle},
     {"resets everything it opens", ResetEverything},

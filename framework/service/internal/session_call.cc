@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "glog/logging.h"
 #include "troupe/base/errors.h"
 
 namespace troupe::internal {
@@ -171,7 +173,26 @@ void SessionServerCall::SendInitialMetadataOnce() {
   session_->codec_->SendInitialMetadata(id_, initial_metadata_);
 }
 
+void SessionServerCall::RunHandlerNow(Actor& actor) {
+  if (!serial_turns_.empty()) SetSerialTurns(serial_turns_);
+  EventLoop& loop = core_loop();
+  if (!loop.debug()) return RunHandler(served_->start, served_->generated(actor));
+  const std::string what = Describe();
+  const MonotonicTime start = loop.Time();
+  RunHandler(served_->start, served_->generated(actor));
+  const absl::Duration took = loop.Time() - start;
+  if (took < loop.slow_callback_duration()) return;
+  LOG(WARNING) << absl::StrFormat("Executing %s took %.3f seconds", what, absl::ToDoubleSeconds(took));
+}
+
+std::string SessionServerCall::Describe() const {
+  return absl::StrCat("<Handler of ", served_->info->path, " for ", session_->DebugString(), ">");
+}
+
+std::string SessionServerCall::DescribeTask() const { return absl::StrCat(Describe(), "\n", DescribeChain()); }
+
 bool SessionServerCall::Send(const google::protobuf::MessageLite& message) {
+  CheckThread(*session_, method());
   if (over()) return false;
   SendInitialMetadataOnce();
   absl::Status sent = session_->CheckRoomFor(message);
@@ -279,6 +300,7 @@ void SessionClientCall::OnMessage(absl::Span<const char> message, size_t charged
 
 bool SessionClientCall::Send(const google::protobuf::MessageLite& message) {
   if (session_ == nullptr || half_closed_) return false;
+  CheckThread(*session_, method());
   if (!started()) {
     unsent_.emplace_back(message.New());
     unsent_.back()->CheckTypeAndMergeFrom(message);

@@ -5,14 +5,17 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "google/protobuf/message_lite.h"
 #include "troupe/base/byte_queue.h"
 #include "troupe/base/intrusive_list.h"
 #include "troupe/base/pool.h"
+#include "troupe/loop/internal/task_node.h"
 #include "troupe/loop/timer_heap.h"
 #include "troupe/rpc/internal/client_call.h"
 #include "troupe/rpc/internal/serial_gate.h"
@@ -27,8 +30,15 @@
 
 namespace troupe::internal {
 
+// In debug mode: throws InvalidState, with the method and the peer, when this is not the loop's thread.
+inline void CheckThread(Session& session, const MethodInfo& method) {
+  if (!session.loop().debug()) return;
+  session.loop().CheckUsable(absl::StrCat(method.path, ", ", session.DebugString()).c_str());
+}
+
 // A call that the peer opened. The session holds one reference until the handler has ended.
 class SessionServerCall final : public ServerCall,
+                                public TaskNode,
                                 public CallEvents,
                                 public ListNode<Session::InFlight>,
                                 public ListNode<Session::Pending>,
@@ -51,15 +61,18 @@ class SessionServerCall final : public ServerCall,
   bool HasTurn(SerialGate& gate);
   // It ended OK for the peer, too.
   bool ended_ok() const { return ended_ok_; }
-  void RunHandlerNow(Actor& actor) {
-    if (!serial_turns_.empty()) SetSerialTurns(serial_turns_);
-    RunHandler(served_->start, served_->generated(actor));
-  }
+  // In debug mode complains when the first step of the handler was slow.
+  void RunHandlerNow(Actor& actor);
   // The session has lost its connection, or its peer the call.
   void Lost();
   void Wake() { WakeWriters(); }
   // All that the caller sends has come.
   bool requested() const { return served_->info->client_streams() ? reading_closed() : ready_; }
+
+  // ---- TaskNode, Runnable: what a dump, or a complaint about a slow step, says of its handler
+  std::string DescribeTask() const override;
+  void DestroyPending() override { static_cast<TaskNode*>(this)->Unlink(); }  // its session destroys it
+  std::string Describe() const override;
 
   using ServerCall::DestroyHandler;
   using ServerCall::EndEarly;

@@ -57,6 +57,10 @@ absl::StatusOr<std::string> ParseHostPort(absl::string_view text, int family, Ta
   const absl::StatusOr<HostPort> parts = SplitHostPort(text);
   if (!parts.ok()) return Wanted(bracketed ? "[ipv6]:port" : "host:port, with an IPv6 host in brackets");
   RETURN_IF_ERROR(CheckHost(parts->host, bracketed, use));
+  // What is below would take it for a path.
+  if (!bracketed && (parts->host == "unix" || parts->host == "unix-abstract")) {
+    return Wanted("another way to write the host: unix.:7400");
+  }
   RETURN_IF_ERROR(CheckPort(parts->port, use));
   if (family != 0) {
     const absl::StatusOr<SocketAddress> address = SocketAddress::Parse(text);
