@@ -2,20 +2,27 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <coroutine>
+#include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/time/time.h"
 #include "troupe/async/internal/root.h"
 #include "troupe/base/errors.h"
 #include "troupe/base/os_error.h"
 #include "troupe/base/status_macros.h"
 #include "troupe/loop/fd_watcher.h"
+#include "troupe/loop/timer_heap.h"
 #include "troupe/net/internal/byte_transport.h"
 #include "troupe/net/internal/tls_transport.h"
 #include "troupe/net/resolve.h"
@@ -25,59 +32,173 @@
 namespace troupe::internal {
 namespace {
 
-// Waits until a connecting socket has an outcome.
-class ConnectWait final : public Leaf, public FdWatcher {
+// Connects to the first of some addresses that answers. The next one is tried when the last one has failed or, with a
+// `delay`, has not answered for so long (C-CON-10), as asyncio's staggered_race. Once decided only the winner's socket is
+// open.
+class ConnectRace final : public Leaf, private Timer {
  public:
-  ConnectWait(EventLoop& loop, int fd, const SocketAddress& address) : FdWatcher(loop, fd), address_(address) {}
-  bool await_ready() const noexcept { return false; }
-  void await_suspend(std::coroutine_handle<>) {
-    watched_ = Watch(kWritable);
-    Suspend();
-    if (watched_ != 0 && suspended()) Wake();
+  // What is referred to outlives it.
+  ConnectRace(EventLoop& loop, const std::vector<SocketAddress>& addresses, const std::optional<SocketAddress>& local,
+              absl::Duration delay)
+      : loop_(loop), addresses_(addresses), local_(local), delay_(delay), attempts_(addresses.size()) {}
+  ~ConnectRace() {
+    Stop();
+    if (winner_ >= 0) loop_.os().Close(winner_);
   }
-  // 0, or a positive errno.
-  int await_resume() {
-    Resumed();
-    return watched_ != 0 ? -watched_ : watcher_loop_.os().SocketError(fd());
+
+  bool await_ready() {
+    TryNext();
+    return decided();
   }
-  std::string DescribeWait() const override { return absl::StrCat("connect to ", address_.ToString()); }
+  void await_suspend(std::coroutine_handle<>) { Suspend(); }
+  void await_resume() { Resumed(); }
+  std::string DescribeWait() const override {
+    std::string text = "connect to";
+    for (size_t i = 0; i < attempts_.size(); ++i) {
+      if (attempts_[i] != nullptr) absl::StrAppend(&text, " ", addresses_[i].ToString());
+    }
+    return text;
+  }
+
+  // The winner's socket, the caller's from now on; -1 if there is none.
+  int Take() { return std::exchange(winner_, -1); }
+  // Why each address that was tried failed, in their order. REQUIRES: nobody won.
+  const std::vector<absl::Status>& errors() const { return errors_; }
 
  private:
-  void OnReadable() override {}
-  void OnWritable() override {
-    Watch(0);
-    Wake();
+  // A socket that is connecting. Closes it.
+  class Attempt final : public FdWatcher {
+   public:
+    Attempt(ConnectRace& race, size_t index, int fd) : FdWatcher(race.loop_, fd), race_(race), index_(index) {}
+    ~Attempt() override {
+      Release();
+      if (!taken_) watcher_loop_.os().Close(fd());
+    }
+    int Take() {
+      taken_ = true;
+      return fd();
+    }
+
+   private:
+    void OnReadable() override {}
+    void OnWritable() override { race_.OnOutcome(index_, watcher_loop_.os().SocketError(fd())); }
+    std::string DescribeWatcher() const override {
+      return absl::StrCat("<connect to ", race_.addresses_[index_].ToString(), ">");
+    }
+
+    ConnectRace& race_;
+    const size_t index_;
+    bool taken_ = false;
+  };
+
+  bool decided() const { return winner_ >= 0 || (under_way_ == 0 && next_ == addresses_.size()); }
+
+  // Tries addresses from the next one on until one is under way.
+  void TryNext() {
+    loop_.Cancel(*this);
+    while (!decided() && next_ < addresses_.size()) {
+      const size_t index = next_++;
+      errors_.push_back(Begin(index));
+      if (winner_ >= 0) return Stop();
+      if (attempts_[index] == nullptr) continue;
+      if (next_ < addresses_.size() && delay_ != absl::InfiniteDuration()) loop_.ScheduleAt(*this, loop_.Time() + delay_);
+      return;
+    }
   }
-  std::string DescribeWatcher() const override { return absl::StrCat("<", DescribeWait(), ">"); }
+  // OK: it is under way, or has won already.
+  absl::Status Begin(size_t index) {
+    Os& os = loop_.os();
+    const SocketAddress& address = addresses_[index];
+    const std::string where = absl::StrCat("connect ", address.ToString());
+    if (local_.has_value() && local_->family() != address.family()) {
+      return absl::InvalidArgumentError(absl::StrCat(where, ": the local address ", local_->ToString(), " is of another family"));
+    }
+    const int fd = os.Socket(address.family(), SOCK_STREAM);
+    if (fd < 0) return OsError(fd, where);
+    auto attempt = std::make_unique<Attempt>(*this, index, fd);
+    if (local_.has_value()) {
+      const int bound = os.Bind(fd, *local_);
+      if (bound != 0) return OsError(bound, absl::StrCat(where, " from ", local_->ToString()));
+    }
+    int error = -os.Connect(fd, address);
+    if (error == 0) {
+      winner_ = attempt->Take();
+      return absl::OkStatus();
+    }
+    if (error == EINPROGRESS) error = -attempt->Watch(kWritable);
+    if (error != 0) return OsError(error, where);
+    attempts_[index] = std::move(attempt);
+    ++under_way_;
+    return absl::OkStatus();
+  }
+  // An attempt has come to its end: 0, or a positive errno.
+  void OnOutcome(size_t index, int error) {
+    std::unique_ptr<Attempt> attempt = std::move(attempts_[index]);
+    --under_way_;
+    if (error == 0) {
+      winner_ = attempt->Take();
+      Stop();
+    } else {
+      errors_[index] = OsError(error, absl::StrCat("connect ", addresses_[index].ToString()));
+      attempt.reset();
+      // An earlier one's failure hurries nobody: the last one has its time.
+      if (index + 1 == next_) TryNext();
+    }
+    if (decided() && suspended()) Wake();
+  }
+  // Closes what is under way.
+  void Stop() {
+    loop_.Cancel(*this);
+    for (std::unique_ptr<Attempt>& attempt : attempts_) attempt.reset();
+    under_way_ = 0;
+  }
+
+  // The last one has had its time.
+  void Run() override {
+    TryNext();
+    if (decided() && suspended()) Wake();
+  }
+  std::string Describe() const override { return DescribeWait(); }
   void CancelWait() override {
-    Watch(0);
+    Stop();
     WakeCancelled();
   }
 
-  const SocketAddress& address_;
-  int watched_ = 0;
+  EventLoop& loop_;
+  const std::vector<SocketAddress>& addresses_;
+  const std::optional<SocketAddress>& local_;
+  const absl::Duration delay_;
+  std::vector<std::unique_ptr<Attempt>> attempts_;  // by address; null unless under way
+  std::vector<absl::Status> errors_;                // by address, of those that were tried
+  size_t next_ = 0;                                 // the address to try
+  size_t under_way_ = 0;
+  int winner_ = -1;
 };
 
-// A connected socket, or why not.
-Task<absl::StatusOr<int>> ConnectSocket(EventLoop& loop, const SocketAddress& address,
-                                        const std::optional<SocketAddress>& local) {
-  Os& os = loop.os();
-  const std::string where = absl::StrCat("connect ", address.ToString());
-  const int fd = os.Socket(address.family(), SOCK_STREAM);
-  if (fd < 0) co_return OsError(fd, where);
-  absl::Cleanup close = [&os, fd] { os.Close(fd); };
-  if (local.has_value()) {
-    const int bound = os.Bind(fd, *local);
-    if (bound != 0) co_return OsError(bound, absl::StrCat(where, " from ", local->ToString()));
+// So many of the first family, from which on the families take turns; each keeps its order.
+std::vector<SocketAddress> Interleaved(const std::vector<SocketAddress>& addresses, size_t first_count) {
+  std::vector<std::vector<SocketAddress>> families;
+  for (const SocketAddress& address : addresses) {
+    const auto family = std::find_if(families.begin(), families.end(), [&](const std::vector<SocketAddress>& known) {
+      return known.front().family() == address.family();
+    });
+    if (family == families.end()) {
+      families.push_back({address});
+    } else {
+      family->push_back(address);
+    }
   }
-  int error = -os.Connect(fd, address);
-  if (error == EINPROGRESS) {
-    ConnectWait wait(loop, fd, address);
-    error = co_await wait;
+  std::vector<SocketAddress> ordered;
+  for (size_t row = 0; ordered.size() < addresses.size(); ++row) {
+    for (size_t f = 0; f < families.size(); ++f) {
+      const std::vector<SocketAddress>& family = families[f];
+      // The first family is ahead of the others by what came before they began.
+      const size_t begin = f == 0 && row > 0 ? row + first_count - 1 : row;
+      const size_t end = f == 0 ? row + first_count : row + 1;
+      for (size_t i = begin; i < end && i < family.size(); ++i) ordered.push_back(family[i]);
+    }
   }
-  if (error != 0) co_return OsError(error, where);
-  std::move(close).Cancel();
-  co_return fd;
+  return ordered;
 }
 
 // What is made of a connected socket.
@@ -111,6 +232,8 @@ struct Target {
   ResolveQuery query;  // where `address` says nothing
   std::optional<SocketAddress> address;
   std::optional<SocketAddress> local;
+  absl::Duration delay = absl::InfiniteDuration();
+  size_t interleave = 0;
   Security security;
 };
 
@@ -119,6 +242,17 @@ absl::StatusOr<Target> ParseTarget(const ConnectOptions& options) {
   target.query.family = options.family;
   target.local = options.local_address;
   target.address = options.address;
+  target.delay = options.happy_eyeballs_delay.value_or(absl::InfiniteDuration());
+  if (target.delay < absl::ZeroDuration()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("happy_eyeballs_delay must not be negative, got ", absl::FormatDuration(target.delay)));
+  }
+  if (options.interleave < -1) {
+    return absl::InvalidArgumentError(absl::StrCat("interleave must be at least -1, got ", options.interleave));
+  }
+  if (options.interleave > 0 || (options.interleave == -1 && options.happy_eyeballs_delay.has_value())) {
+    target.interleave = static_cast<size_t>(std::max(1, options.interleave));
+  }
   const bool host = !options.host.empty() || !options.port.empty();
   const int given = (options.target.empty() ? 0 : 1) + (host ? 1 : 0) + (options.address.has_value() ? 1 : 0) +
                     (options.socket >= 0 ? 1 : 0);
@@ -199,13 +333,14 @@ Task<absl::StatusOr<Connected<>>> ConnectTo(EventLoop& loop, ProtocolFactory fac
   } else {
     CO_ASSIGN_OR_RETURN(addresses, co_await GetAddrInfo(loop, target.query));
   }
-  std::vector<absl::Status> errors;
-  for (const SocketAddress& address : addresses) {
-    absl::StatusOr<int> connected = co_await ConnectSocket(loop, address, target.local);
-    if (connected.ok()) co_return co_await MakeConnected(loop, std::move(factory), *connected, target.security);
-    errors.push_back(connected.status());
+  if (target.interleave > 0) addresses = Interleaved(addresses, target.interleave);
+  ConnectRace race(loop, addresses, target.local, target.delay);
+  co_await race;
+  const int fd = race.Take();
+  if (fd >= 0) {
+    co_return co_await MakeConnected(loop, std::move(factory), fd, target.security);
   }
-  co_return Combine(errors);
+  co_return Combine(race.errors());
 }
 
 }  // namespace

@@ -42,8 +42,14 @@ struct ConnectOptions {
   int socket = -1;
   // AF_INET or AF_INET6 to leave out the other one's addresses.
   int family = 0;
-  // Where from.
+  // Where from. Addresses of the other family cannot be reached then.
   std::optional<SocketAddress> local_address = std::nullopt;
+  // RFC 8305, "happy eyeballs": an address that has not answered after this long is joined by the next one, and the first
+  // to answer wins. The RFC recommends 250 ms. Without it each is tried when the one before has failed.
+  std::optional<absl::Duration> happy_eyeballs_delay = std::nullopt;
+  // So many addresses of the resolver's first family come first; from there on the families take turns. 0: the resolver's
+  // order. -1: 1 with happy_eyeballs_delay, else 0.
+  int interleave = -1;
 
   // TLS, as the context says. ConnectionMade comes after the handshake (C-TLS-01).
   const TlsContext* tls = nullptr;
@@ -87,11 +93,11 @@ Task<absl::StatusOr<Connected<P>>> ConnectTyped(Task<absl::StatusOr<Connected<>>
 
 }  // namespace internal
 
-// Tries the addresses in the resolver's order; `factory` (which returns a unique_ptr to a protocol) is called once one
-// has been reached. On return ConnectionMade has been called (C-CON-07). INVALID_ARGUMENT: the options make no sense;
-// NOT_FOUND: no such host; otherwise the system's error, or "Multiple exceptions: ..." when addresses failed
-// differently (C-CON-04); with TLS, UNAUTHENTICATED: the server's certificate is not good. What the factory throws passes
-// through. The options are copied before this returns.
+// Tries the addresses in the resolver's order, or as the options say; `factory` (which returns a unique_ptr to a
+// protocol) is called once one has been reached. On return ConnectionMade has been called (C-CON-07). INVALID_ARGUMENT:
+// the options make no sense; NOT_FOUND: no such host; otherwise the system's error, or "Multiple exceptions: ..." when
+// addresses failed differently (C-CON-04); with TLS, UNAUTHENTICATED: the server's certificate is not good. What the
+// factory throws passes through. The options are copied before this returns.
 template <class Factory>
 auto CreateConnection(EventLoop& loop, Factory&& factory, const ConnectOptions& options) {
   internal::CheckFactory<Factory>();
