@@ -45,8 +45,9 @@ struct StreamServerOptions {
   // "127.0.0.1:7000", "[::1]:0", "localhost:http", ":7000" (all interfaces), "unix:/path", "unix-abstract:name". A name
   // is bound at all its addresses, equal ones once. Port 0 takes a free one: see addresses().
   std::vector<std::string> listen = {};
-  // Instead of `listen`: bound stream sockets, TCP or Unix, that came from elsewhere (a process manager, a process that
-  // is being replaced). They are taken over, unless one of them is refused with INVALID_ARGUMENT.
+  // Instead of `listen`: bound stream sockets, TCP or Unix, that came from elsewhere (a service manager: see
+  // Os::TakeListenDescriptors; a process that is being replaced). They are taken over, unless one of them is refused with
+  // INVALID_ARGUMENT.
   std::vector<int> sockets = {};
   // Connections that may wait to be accepted, and the most that are accepted in one go (C-CSV-10, C-ACC-01).
   int backlog = 100;

@@ -268,6 +268,29 @@ TEST_P(StreamServerTest, SocketsFromElsewhereAreServedAndClosedWithTheServer) {
   for (const int fd : options.sockets) EXPECT_EQ(os_.Close(fd), -EBADF);
 }
 
+// C-CSV-03: as with systemd's socket activation.
+TEST_P(StreamServerTest, WhatAServiceManagerHandedOverIsServed) {
+  const int plain = BoundSocket(Address("127.0.0.1:7000")), other = BoundSocket(Address("127.0.0.1:7001"));
+  ASSERT_EQ(os_.Listen(plain, 1), 0);  // the manager listens already, and clients may be waiting
+  const int early = os_.Socket(AF_INET, SOCK_STREAM);
+  ASSERT_EQ(os_.Connect(early, Address("127.0.0.1:7000")), -EINPROGRESS);
+  Settle();
+  os_.HandOver(plain, "plain");
+  os_.HandOver(other, "other");
+  const absl::StatusOr<std::vector<ListenDescriptor>> handed_over = os_.TakeListenDescriptors();
+  ASSERT_TRUE(handed_over.ok());
+  StreamServerOptions options;
+  for (const ListenDescriptor& descriptor : *handed_over) {
+    if (descriptor.name == "plain") options.sockets.push_back(descriptor.fd);
+  }
+  Serve(options);
+  Settle();
+  EXPECT_EQ(server_->connections(), 1u) << "the client that waited";
+  EXPECT_THAT(server_->addresses(), ElementsAre(Address("127.0.0.1:7000")));
+  os_.Close(early);
+  os_.Close(other);
+}
+
 // C-CSV-03
 TEST_P(StreamServerTest, WhatIsNoStreamSocketIsRefusedAndStaysTheCallers) {
   const int stream = BoundSocket(Address("127.0.0.1:7000"));

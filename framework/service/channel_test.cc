@@ -2,6 +2,7 @@
 // socket is the subject, of the real one. Nothing waits for a real clock.
 #include "troupe/service/channel.h"
 
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -240,6 +241,28 @@ TEST_P(ChannelTest, StartSaysWhyItCannotListen) {
       EXPECT_EQ(server.state(), Server::State::kMade);
     }
   }
+}
+
+TEST_F(SimulatedChannelTest, AServerServesOnSocketsFromElsewhere) {
+  const int fd = os_.Socket(AF_INET, SOCK_STREAM);
+  ASSERT_EQ(os_.Bind(fd, *SocketAddress::Parse("127.0.0.1:7400")), 0);
+  {
+    Server both(loop_, {.listen = {"127.0.0.1:7500"}, .sockets = {fd}});
+    EXPECT_THAT(loop_.RunUntilComplete(both.Start()), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("sockets")));
+  }
+  Server server(loop_, {.sockets = {fd, 999}});
+  for (int i = 0; i < 2; ++i) {  // refused, they are still the caller's
+    EXPECT_THAT(loop_.RunUntilComplete(server.Start()), StatusIs(absl::StatusCode::kInvalidArgument));
+  }
+  Server good(loop_, {.sockets = {fd}});
+  good.Add<Echoes>();
+  ASSERT_OK(loop_.RunUntilComplete(good.Start()));
+  EXPECT_EQ(good.addresses().front().ToString(), "127.0.0.1:7400");
+  Channel channel(loop_, "127.0.0.1:7400");
+  EXPECT_OK(Echo(channel, "hello"));
+  good.Close();
+  loop_.RunUntilComplete(good.WaitClosed());
+  EXPECT_EQ(os_.Close(fd), -EBADF) << "it was taken over";
 }
 
 TEST_F(SimulatedChannelTest, AServerStartsOnce) {

@@ -39,7 +39,10 @@ class Refusal final : public Protocol {
 }  // namespace
 
 Server::Server(EventLoop& loop, ServerOptions options)
-    : loop_(loop), options_(std::move(options)), shared_(std::make_shared<Shared>(loop, options_.memory_bytes_max)) {
+    : loop_(loop),
+      options_(std::move(options)),
+      sockets_(options_.sockets),
+      shared_(std::make_shared<Shared>(loop, options_.memory_bytes_max)) {
   SilenceProtobuf();
   session_options_.limits = options_.limits;
   session_options_.memory = &shared_->memory;
@@ -74,8 +77,10 @@ Task<absl::Status> Server::Start() {
   const absl::Cleanup started = [anchor] {
     if (anchor->server != nullptr) anchor->server->starting_ = false;
   };
-  if (!options_.listen.empty()) {
+  if (!options_.listen.empty() || !sockets_.empty()) {
     StreamServerOptions listen;
+    // Given away: a second attempt must not touch what may have their numbers by then.
+    listen.sockets = std::exchange(sockets_, {});
     for (const std::string& where : options_.listen) {
       absl::StatusOr<std::string> address = internal::ParseTarget(where, internal::TargetUse::kListen);
       if (!address.ok()) co_return address.status();
@@ -95,6 +100,7 @@ Task<absl::Status> Server::Start() {
     auto starting = CreateServer(loop_, factory, listen);
     absl::StatusOr<std::unique_ptr<StreamServer>> listener = co_await std::move(starting);
     if (anchor->server == nullptr) co_return absl::CancelledError("the server was destroyed while it started");
+    if (absl::IsInvalidArgument(listener.status())) sockets_ = listen.sockets;  // refused: still the caller's
     if (!listener.ok()) co_return listener.status();
     listener_ = *std::move(listener);
     if (state_ == State::kClosed) {  // closed in the meantime

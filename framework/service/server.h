@@ -48,6 +48,9 @@ struct ServerOptions {
   // bound at all its addresses; port 0 takes a free one: see addresses(). Empty: nowhere, for a server whose connections
   // come by NewConnection(), as in InProcess.
   std::vector<std::string> listen = {};
+  // Instead of `listen`: bound sockets that came from elsewhere, for instance from systemd (Os::TakeListenDescriptors). Start
+  // takes them over, unless it refuses one of them with INVALID_ARGUMENT.
+  std::vector<int> sockets = {};
   int backlog = 1024;
   bool reuse_port = false;
 
@@ -149,6 +152,7 @@ class Server {
 
   EventLoop& loop_;
   const ServerOptions options_;
+  std::vector<int> sockets_;  // of the options, until they are given away
   SessionOptions session_options_;
   // Shared with a session whose own handler or callback has destroyed the server, until that has returned.
   struct Shared {
