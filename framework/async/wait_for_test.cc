@@ -149,6 +149,7 @@ TEST_P(WaitForTest, WhenTheTimeIsUpTheTaskIsCancelledAndAwaited) {
 
 // C-CMB-13
 TEST_P(WaitForTest, WithoutTimeTheBodyDoesNotStartAndADoneFutureGivesItsResult) {
+  loop_.SetDebug(true);  // and nobody is told that the body was never awaited
   Promise<int> done(loop_), pending(loop_);
   done.SetValue(3);
   loop_.RunUntilComplete([](std::vector<std::string>& log, Future<int> done, Future<int> pending) -> Task<void> {
