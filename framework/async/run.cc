@@ -5,15 +5,17 @@
 #include <csignal>
 #include <cstdlib>
 #include <exception>
+#include <memory>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "troupe/async/gather.h"
 #include "troupe/async/internal/executor_works.h"
 #include "troupe/async/internal/generators.h"
 #include "troupe/async/internal/shutdown_hooks.h"
-#include "troupe/os/posix_os.h"
+#include "troupe/loop/loop_policy.h"
 
 namespace troupe {
 namespace {
@@ -162,14 +164,24 @@ class Runner {
   int cancelled_by_ = 0;
 };
 
-}  // namespace
-
-int RunMain(Os& os, MainFunction main, EventLoopOptions options) {
+void CheckNoneRuns() {
   if (EventLoop::CurrentOrNull() != nullptr) {
     throw InvalidState("troupe::Run() cannot be called from a running event loop");
   }
-  EventLoop loop(os, options);
+}
+
+int RunOn(EventLoop& loop, MainFunction main) {
+  SetEventLoop(&loop);
+  const absl::Cleanup none = [] { SetEventLoop(nullptr); };  // C-RUN-03
   return Runner(loop, std::move(main)).Run();
+}
+
+}  // namespace
+
+int RunMain(Os& os, MainFunction main, EventLoopOptions options) {
+  CheckNoneRuns();
+  EventLoop loop(os, options);
+  return RunOn(loop, std::move(main));
 }
 
 int Run(int argc, char** argv, MainFunction main) {
@@ -189,7 +201,9 @@ int Run(int argc, char** argv, MainFunctionWithArgs main) {
     if (std::getenv("GLOG_logtostderr") == nullptr) FLAGS_logtostderr = true;
     google::InitGoogleLogging(argv[0]);
   }
-  return RunMain(PosixOs::Get(), [&main, &args](EventLoop& loop) { return main(loop, args); });
+  CheckNoneRuns();
+  const std::unique_ptr<EventLoop> loop = NewEventLoop();
+  return RunOn(*loop, [&main, &args](EventLoop& loop) { return main(loop, args); });
 }
 
 }  // namespace troupe

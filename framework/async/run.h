@@ -3,7 +3,7 @@
 //   troupe::Task<absl::Status> Main(troupe::EventLoop& loop) { ... }
 //   int main(int argc, char** argv) { return troupe::Run(argc, argv, Main); }
 //
-// It parses the absl flags, makes a loop on PosixOs, runs the task, cancels and awaits what is left, waits for the
+// It parses the absl flags, makes a loop (on PosixOs, unless loop/loop_policy.h was told otherwise), runs the task, cancels and awaits what is left, waits for the
 // executor, closes the loop and gives the exit code. Logs go to stderr unless glog was set up before.
 //
 // Exit code: 0: main returned OK. 1: it returned another status, or threw; what it was is logged. 128+n: it ended by

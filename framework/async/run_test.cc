@@ -2,6 +2,7 @@
 #include "troupe/async/run.h"
 
 #include <csignal>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -13,6 +14,9 @@
 #include "troupe/async/finally.h"
 #include "troupe/async/internal/shutdown_hooks.h"
 #include "troupe/async/sleep.h"
+#include "troupe/base/errors.h"
+#include "troupe/loop/event_loop.h"
+#include "troupe/loop/loop_policy.h"
 #include "troupe/testing/sim/sim_os.h"
 
 namespace troupe {
@@ -118,6 +122,38 @@ TEST_F(RunTest, TasksThatAreLeftAreCancelledAndAwaitedAndTheirErrorsReported) {
   EXPECT_THAT(log_, ElementsAre("a cancelled", "b cancelled", "a ended", "b ended"));
   EXPECT_THAT(reports, ElementsAre("unhandled exception during troupe::Run() shutdown|<Task 'b'|std::runtime_error: b",
                                    "unhandled exception during troupe::Run() shutdown|<Task 'c'|DATA_LOSS: lost"));
+}
+
+// C-RUN-03
+TEST_F(RunTest, NoLoopIsCurrentAfterwardsHoweverItEnded) {
+  EXPECT_EQ(RunMain(os_,
+                    [](EventLoop& loop) -> Task<absl::Status> {
+                      EXPECT_EQ(&GetEventLoop(), &loop);
+                      co_return absl::OkStatus();
+                    }),
+            0);
+  EXPECT_THROW(GetEventLoop(), InvalidState);
+  EXPECT_THROW(RunMain(os_, [](EventLoop&) -> Task<absl::Status> { throw Fatal("out"); }), Fatal);
+  EXPECT_THROW(GetEventLoop(), InvalidState);
+}
+
+TEST_F(RunTest, ThePolicyMakesTheLoopOfAProgram) {
+  struct Simulated final : LoopPolicy {
+    explicit Simulated(Os& os) : os(os) {}
+    std::unique_ptr<EventLoop> NewLoop() override { return std::make_unique<EventLoop>(os); }
+    Os& os;
+  };
+  SetLoopPolicy(std::make_shared<Simulated>(os_));
+  static char name[] = "program";  // the log keeps it
+  char* arguments[] = {name, nullptr};
+  EXPECT_EQ(troupe::Run(1, arguments,
+                [](EventLoop&) -> Task<absl::Status> {
+                  co_await Sleep(absl::Hours(1));
+                  co_return absl::OkStatus();
+                }),
+            0);
+  SetLoopPolicy(nullptr);
+  EXPECT_EQ(Elapsed(), absl::Hours(1));
 }
 
 // C-RUN-03

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "troupe/loop/internal/assigned_loop.h"
 
 namespace troupe {
 namespace {
@@ -136,6 +137,7 @@ EventLoop::~EventLoop() {
   resolver_.reset();
   while (!inbox_->queue.empty()) inbox_->queue.PopFront().Drop();
   while (!locals_.empty()) locals_.pop_back();
+  if (internal::assigned_loop.loop == this) internal::assigned_loop.loop = nullptr;
 }
 
 EventLoop& EventLoop::Current() {
