@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import gc
 import logging
+import socket
 import sys
 import warnings
 
@@ -43,6 +44,8 @@ def name_of(error):
         return "fatal"
     if isinstance(error, simulated.Stalled):
         return "stalled"
+    if isinstance(error, OSError) and error.strerror in ("EPIPE", "ECONNRESET"):
+        return error.strerror
     if isinstance(error, (asyncio.InvalidStateError, RuntimeError, ValueError)):
         return "invalid"
     return "defect"  # of asyncio itself
@@ -135,6 +138,7 @@ class World:
                 self.program.append(statement)
         self.loop = simulated.Loop()
         self.loop.set_exception_handler(self.report)
+        self.executor = simulated.Executor(self.loop.simulated)
         self.things = {}
         self.tasks = []  # names
         self.handles = {}
@@ -358,7 +362,70 @@ class World:
                  "closing" if transport.is_closing() else "open",
                  "reading" if transport.is_reading() else "paused")  # fmt: skip
 
+    # ---- descriptors, signals, the executor
+
+    def now_sockets(self, frame, words, statement):
+        self.things[words[0]], self.things[words[1]] = self.loop.pair(int(words[2]))
+
+    def now_reader(self, frame, words, statement):
+        self.loop.add_reader(self.things[words[0]].fileno(), self.callback(Frame(words[1]), statement.block))
+
+    def now_writer(self, frame, words, statement):
+        self.loop.add_writer(self.things[words[0]].fileno(), self.callback(Frame(words[1]), statement.block))
+
+    def now_unreader(self, frame, words, statement):
+        removed = self.loop.remove_reader(self.things[words[0]].fileno())
+        self.log(frame, "unreader", words[0], "->", "yes" if removed else "no")
+
+    def now_unwriter(self, frame, words, statement):
+        removed = self.loop.remove_writer(self.things[words[0]].fileno())
+        self.log(frame, "unwriter", words[0], "->", "yes" if removed else "no")
+
+    def log_received(self, frame, verb, name, data):
+        self.log(frame, verb, name, "->", len(data), data[:1].decode() or "end")
+
+    def now_take(self, frame, words, statement):
+        try:
+            self.log_received(frame, "take", words[0], self.things[words[0]].recv(int(words[1])))
+        except BlockingIOError:
+            self.log(frame, "take", words[0], "-> nothing")
+
+    def now_give(self, frame, words, statement):
+        try:
+            self.log(frame, "give", words[0], "->", self.things[words[0]].send(words[1].encode() * int(words[2])))
+        except BlockingIOError:
+            self.log(frame, "give", words[0], "-> nothing")
+
+    def now_sockeof(self, frame, words, statement):
+        self.things[words[0]].shutdown(socket.SHUT_WR)
+
+    def now_sockclose(self, frame, words, statement):
+        self.things[words[0]].close()
+
+    def now_signal(self, frame, words, statement):
+        self.loop.add_signal_handler(int(words[0]), self.callback(Frame(words[1]), statement.block))
+
+    def now_unsignal(self, frame, words, statement):
+        self.log(frame, "unsignal", words[0], "->", "yes" if self.loop.remove_signal_handler(int(words[0])) else "no")
+
+    def now_kill(self, frame, words, statement):
+        self.loop.kill(int(words[0]))
+
+    def now_execute(self, frame, words, statement):
+        def work():
+            self.block_now(Frame(words[0]), statement.block)
+            return "worked"
+
+        self.things[words[0]] = self.loop.run_in_executor(self.executor, work)
+
     # ---- statements that wait
+
+    async def do_recv(self, frame, words, statement):
+        self.log_received(frame, "recv", words[0], await self.loop.sock_recv(self.things[words[0]], int(words[1])))
+
+    async def do_sendall(self, frame, words, statement):
+        await self.loop.sock_sendall(self.things[words[0]], words[1].encode() * int(words[2]))
+        self.log(frame, "sendall", words[0], "done")
 
     def awaitables(self, words):
         return [self.body(word[:-2], word[:-2]) if word.endswith("()") else self.things[word] for word in words]

@@ -65,17 +65,18 @@ def main(arguments):
     names = [each.name for each in scenarios]
     assert len(set(names)) == len(names), "a name stands twice"
 
-    # Batches that share a poll differ from others in nothing but when they hear of descriptors.
-    without_transports = [each for each in scenarios if not re.search(r"^connect ", each.text, re.MULTILINE)]
+    # Batches that share a poll differ from others in nothing but when they hear of descriptors and signals.
+    polled = re.compile(r"^(connect|sockets) |\bkill ", re.MULTILINE)
+    without_polls = [each for each in scenarios if not polled.search(each.text)]
     traces = {
         "strict": troupe_traces(binary, "strict", scenarios),
-        "shared": troupe_traces(binary, "shared", without_transports),
+        "shared": troupe_traces(binary, "shared", without_polls),
     }
     failed = 0
     for each in scenarios:
         python = asyncio_side.run(each)
         for polling, troupe in traces.items():
-            if polling == "shared" and each not in without_transports:
+            if polling == "shared" and each not in without_polls:
                 continue
             traced = python, troupe.get(each.name, ["nothing"])
             if rest[0] == "--random":

@@ -1,17 +1,24 @@
 """A loop of asyncio in virtual time, on sockets in memory: what testing/sim is for Troupe.
 
-Nothing sleeps: when nothing is ready, the selector moves the clock to the loop's next timer, and where there is none it
-raises Stalled. Sockets hold a bounded number of bytes in each direction; what is sent arrives at the next poll.
+Nothing sleeps: when nothing is ready, the selector moves the clock to the loop's next timer or to when a worker of the
+executor starts, and where there is neither it raises Stalled. Sockets hold a bounded number of bytes in each direction;
+what is sent arrives at the next poll. A signal comes as it does in asyncio, as a byte in the loop's socket to itself.
 """
 
 import asyncio
 import collections
+import concurrent.futures
+import errno
 import selectors
+import signal
 import socket
-from asyncio import selector_events
+from asyncio import selector_events, unix_events
 
 # A scenario that polls more often goes round in circles.
 POLLS_MAX = 20000
+# From submission to the start of the work, as in troupe_side.cc.
+WORKER_LATENCY = 0.5
+SELF_PIPE_BYTES = 1000
 
 
 class Stalled(BaseException):
@@ -193,6 +200,7 @@ class Selector(selectors.BaseSelector):
         self.keys = {}
         self.sockets = {}
         self.candidates = []
+        self.workers = []  # (when, what), in the order of their times
 
     def candidate(self, end):
         if end.descriptor in self.keys and end not in self.candidates:
@@ -237,6 +245,10 @@ class Selector(selectors.BaseSelector):
         events = self.collect()
         if events:
             return events
+        if self.workers and (timeout is None or self.workers[0][0] <= self.now + timeout):
+            self.now, work = self.workers.pop(0)
+            work()
+            return []
         if timeout is None:
             raise Stalled
         self.now += timeout
@@ -267,6 +279,47 @@ def correct_old_asyncio():
 correct_old_asyncio()
 
 
+class Executor(concurrent.futures.Executor):
+    """Workers that need some time to start, and none to work."""
+
+    def __init__(self, selector):
+        self.selector = selector
+
+    def submit(self, function, /, *args, **kwargs):
+        future = concurrent.futures.Future()
+
+        def work():
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(function(*args, **kwargs))
+            except BaseException as error:
+                future.set_exception(error)
+
+        self.selector.workers.append((self.selector.now + WORKER_LATENCY, work))
+        return future
+
+
+class _Signals:
+    """The module signal, for a process that gets signals only from the scenario."""
+
+    def __getattr__(self, name):
+        return getattr(signal, name)
+
+    def set_wakeup_fd(self, descriptor):
+        pass
+
+    def signal(self, number, handler):
+        if number in (signal.SIGKILL, signal.SIGSTOP):
+            raise OSError(errno.EINVAL, "EINVAL")
+
+    def siginterrupt(self, number, flag):
+        pass
+
+
+unix_events.signal = _Signals()
+
+
 class Loop(asyncio.SelectorEventLoop):
     def __init__(self):
         self.network = Network()
@@ -283,13 +336,19 @@ class Loop(asyncio.SelectorEventLoop):
             self.simulated.sockets[end.descriptor] = end
         return ends
 
-    # Nobody wakes this loop from outside: it has no pipe to itself.
+    def kill(self, number):
+        """Without a handler a process would end, or not notice."""
+        if number in self._signal_handlers:
+            self._csock.send(bytes([number]))
+
+    # Only signals wake this loop from outside.
     def _make_self_pipe(self):
-        self._ssock = self._csock = None
-        self._internal_fds = 0
+        self._ssock, self._csock = self.pair(SELF_PIPE_BYTES)
+        self._internal_fds = 1
+        self._add_reader(self._ssock.fileno(), self._read_from_self)
 
     def _close_self_pipe(self):
-        pass
+        self._remove_reader(self._ssock.fileno())
 
     def _write_to_self(self):
         pass

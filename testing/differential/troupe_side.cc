@@ -6,6 +6,7 @@
 // statements.
 #include <glog/logging.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -29,6 +30,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/time/time.h"
 #include "troupe/async/async_generator.h"
+#include "troupe/async/blocking.h"
 #include "troupe/async/ensure_future.h"
 #include "troupe/async/event.h"
 #include "troupe/async/future.h"
@@ -47,6 +49,7 @@
 #include "troupe/base/os_error.h"
 #include "troupe/loop/context.h"
 #include "troupe/loop/event_loop.h"
+#include "troupe/net/sockets.h"
 #include "troupe/net/stream_transport.h"
 #include "troupe/net/transport.h"
 #include "troupe/testing/sim/sim_os.h"
@@ -352,6 +355,8 @@ class World {
   bool StatementNow(Frame& frame, const Statement& statement);
   bool FutureNow(Frame& frame, const Words& words, const Statement& statement);
   bool TransportNow(Frame& frame, const Words& words);
+  bool OutsideNow(Frame& frame, const Words& words, const Statement& statement);
+  static std::string Received(const Words& words, const std::string& bytes);
   std::function<void()> Callback(const std::string& label, const Block& block) {
     return [this, frame = std::make_shared<Frame>(Frame{label}), &block] { BlockNow(*frame, block); };
   }
@@ -434,6 +439,21 @@ class World {
     if (!outcome.ok()) throw StatusError(outcome.status());
     co_return *std::move(outcome);
   }
+  Task<bool> RunReceive(Frame& frame, const Words& words) {
+    const absl::StatusOr<std::string> bytes =
+        co_await SockRecv(*loop_, Named(descriptors_, words[1]), static_cast<size_t>(Number(words[2])));
+    if (!bytes.ok()) throw StatusError(bytes.status());
+    Log(frame, Received(words, *bytes));
+    co_return false;
+  }
+  Task<bool> RunSendAll(Frame& frame, const Words& words) {
+    std::string bytes;
+    for (int64_t i = Number(words[3]); i > 0; --i) bytes += words[2];
+    const absl::Status sent = co_await SockSendAll(*loop_, Named(descriptors_, words[1]), bytes);
+    if (!sent.ok()) throw StatusError(sent);
+    Log(frame, absl::StrCat("sendall ", words[1], " done"));
+    co_return false;
+  }
   Task<bool> RunWait(Frame& frame, const Words& words);
   Task<bool> RunCompleted(Frame& frame, const Words& words);
   Task<bool> RunGroup(Frame& frame, const Words& words);
@@ -450,7 +470,7 @@ class World {
   void Settle();
   void Finish();
 
-  testing::SimOs os_;
+  testing::SimOs os_{1, testing::SimHostOptions{.worker_latency = absl::Milliseconds(500)}};  // as in simulated.py
   std::unique_ptr<EventLoop> loop_;
   std::string trace_;
   std::vector<std::string> unretrieved_;
@@ -474,6 +494,7 @@ class World {
   std::map<std::string, std::unique_ptr<Mutex>> mutexes_;
   std::map<std::string, std::unique_ptr<Queue<std::string>>> queues_;
   std::map<std::string, AsyncGenerator<std::string>> running_generators_;
+  std::map<std::string, int> descriptors_;
   std::map<std::string, std::unique_ptr<WireEnd>> wires_;
   std::vector<WireEnd*> wires_in_order_;
 };
@@ -544,7 +565,7 @@ bool World::StatementNow(Frame& frame, const Statement& statement) {
   } else if (verb == "generate") {
     running_generators_[words[1]] = RunGenerator(words[1], *Named(generators_, words[2]));
   } else {
-    return FutureNow(frame, words, statement) || TransportNow(frame, words);
+    return FutureNow(frame, words, statement) || TransportNow(frame, words) || OutsideNow(frame, words, statement);
   }
   return true;
 }
@@ -588,6 +609,67 @@ bool World::FutureNow(Frame& frame, const Words& words, const Statement& stateme
     return false;
   }
   return true;
+}
+
+bool World::OutsideNow(Frame& frame, const Words& words, const Statement& statement) {
+  const std::string& verb = words[0];
+  const auto log_removed = [&](bool removed) {
+    Log(frame, absl::StrCat(verb, " ", words[1], " -> ", removed ? "yes" : "no"));
+  };
+  if (verb == "sockets") {
+    os_.kernel().SetSendBufferBytes(Number(words[3]));
+    int fds[2];
+    CHECK_EQ(os_.SocketPair(AF_UNIX, SOCK_STREAM, fds), 0);
+    descriptors_[words[1]] = fds[0];
+    descriptors_[words[2]] = fds[1];
+  } else if (verb == "reader") {
+    loop_->AddReader(Named(descriptors_, words[1]), Callback(words[2], statement.block()));
+  } else if (verb == "writer") {
+    loop_->AddWriter(Named(descriptors_, words[1]), Callback(words[2], statement.block()));
+  } else if (verb == "unreader") {
+    log_removed(loop_->RemoveReader(Named(descriptors_, words[1])));
+  } else if (verb == "unwriter") {
+    log_removed(loop_->RemoveWriter(Named(descriptors_, words[1])));
+  } else if (verb == "take") {
+    std::string bytes(Number(words[2]), ' ');
+    const int64_t received = os_.Recv(Named(descriptors_, words[1]), absl::MakeSpan(bytes));
+    if (received < 0 && received != -EAGAIN) throw StatusError(OsError(static_cast<int>(received), verb));
+    bytes.resize(received < 0 ? 0 : static_cast<size_t>(received));
+    Log(frame, received < 0 ? absl::StrCat("take ", words[1], " -> nothing") : Received(words, bytes));
+  } else if (verb == "give") {
+    std::string bytes;
+    for (int64_t i = Number(words[3]); i > 0; --i) bytes += words[2];
+    const iovec piece = {bytes.data(), bytes.size()};
+    const int64_t sent = os_.Send(Named(descriptors_, words[1]), absl::MakeConstSpan(&piece, 1));
+    if (sent < 0 && sent != -EAGAIN) throw StatusError(OsError(static_cast<int>(sent), verb));
+    Log(frame, absl::StrCat("give ", words[1], " -> ", sent < 0 ? "nothing" : absl::StrCat(sent)));
+  } else if (verb == "sockeof") {
+    os_.ShutdownWrite(Named(descriptors_, words[1]));
+  } else if (verb == "sockclose") {
+    os_.Close(Named(descriptors_, words[1]));
+  } else if (verb == "signal") {
+    const auto added =
+        loop_->AddSignalHandler(static_cast<int>(Number(words[1])), Callback(words[2], statement.block()));
+    if (!added.ok()) throw InvalidState(std::string(added.message()));
+  } else if (verb == "unsignal") {
+    log_removed(loop_->RemoveSignalHandler(static_cast<int>(Number(words[1]))));
+  } else if (verb == "kill") {
+    os_.RaiseSignal(static_cast<int>(Number(words[1])));
+  } else if (verb == "execute") {
+    const auto work = [block = Callback(words[1], statement.block())]() -> std::string {
+      block();
+      return "worked";
+    };
+    Name<std::string>(words[1], RunInExecutor(*loop_, work));
+  } else {
+    return false;
+  }
+  return true;
+}
+
+// "take A -> 3 x": how many bytes, and the first.
+std::string World::Received(const Words& words, const std::string& bytes) {
+  return absl::StrCat(words[0], " ", words[1], " -> ", bytes.size(), " ", bytes.empty() ? "end" : bytes.substr(0, 1));
 }
 
 bool World::TransportNow(Frame& frame, const Words& words) {
@@ -684,6 +766,8 @@ Task<bool> World::RunWaiting(Frame& frame, const Statement& statement) {
     if (IsBody(words[2])) return Note(frame, verb, WaitForBody(BodyTask(words[2]), timeout));
     return Note(frame, verb, ThingNamed(words[2]).WaitFor(timeout));
   }
+  if (verb == "recv") return RunReceive(frame, words);
+  if (verb == "sendall") return RunSendAll(frame, words);
   if (verb == "wait") return RunWait(frame, words);
   if (verb == "completed") return RunCompleted(frame, words);
   if (verb == "group") return RunGroup(frame, words);
