@@ -16,12 +16,17 @@
 #include "boost/asio.hpp"
 #include "boost/asio/awaitable.hpp"
 #include "boost/asio/co_spawn.hpp"
+#include "boost/asio/detached.hpp"
+#include "boost/asio/redirect_error.hpp"
 #include "troupe/testing/benchmarks/meter.h"
 
 namespace {
 
 namespace asio = boost::asio;
 using benchmarks::CpuNanosPerOperation;
+using benchmarks::kMillion;
+using benchmarks::kTasksAtOnce;
+using benchmarks::Scattered;
 
 constexpr int kOneThread = BOOST_ASIO_CONCURRENCY_HINT_UNSAFE;
 
@@ -123,6 +128,43 @@ double TimerCancelled() {
       kTimers);
 }
 
+double TimersFiredMillion() {
+  Context context(kOneThread);
+  Timers timers(context, kMillion);
+  return CpuNanosPerOperation(
+      [&](int n) {
+        const auto past = std::chrono::steady_clock::now() - std::chrono::seconds(2);
+        int left = n;
+        for (int i = 0; i < n; ++i) {
+          timers[i].expires_at(past + std::chrono::nanoseconds(Scattered(i)));
+          timers[i].async_wait([&](boost::system::error_code) {
+            if (--left == 0) context.stop();
+          });
+        }
+        context.Run();
+      },
+      kMillion);
+}
+
+double TimersCancelledMillion() {
+  Context context(kOneThread);
+  Timers timers(context, kMillion);
+  return CpuNanosPerOperation(
+      [&](int n) {
+        const auto later = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+        int left = n;
+        for (int i = 0; i < n; ++i) {
+          timers[i].expires_at(later + std::chrono::nanoseconds(Scattered(i)));
+          timers[i].async_wait([&](boost::system::error_code) {
+            if (--left == 0) context.stop();
+          });
+        }
+        for (int i = 0; i < n; ++i) timers[i].cancel();
+        context.Run();
+      },
+      kMillion);
+}
+
 double ThreadsafeBurst() {
   Context context(1);
   return CpuNanosPerOperation(
@@ -194,6 +236,43 @@ double TaskSpawn() {
   });
 }
 
+// Asio's coroutines wait for each other by a timer that does not fire and is cancelled, as its chat example does.
+double TaskWoken() {
+  Context context(kOneThread);
+  return CpuNanosPerOperation([&](int n) {
+    const auto waiter = [](asio::io_context& on, int count) -> asio::awaitable<int> {
+      asio::steady_timer event(on);
+      for (int i = 0; i < count; ++i) {
+        event.expires_at(asio::steady_timer::time_point::max());
+        asio::post(on, [&event] { event.cancel(); });
+        boost::system::error_code cancelled;
+        co_await event.async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
+      }
+      co_return count;
+    };
+    asio::co_spawn(context, waiter(context, n), [&](std::exception_ptr, int) { context.stop(); });
+    context.Run();
+  });
+}
+
+double TasksWokenTogether() {
+  Context context(kOneThread);
+  return CpuNanosPerOperation(
+      [&](int n) {
+        asio::steady_timer event(context, asio::steady_timer::time_point::max());
+        int left = n;
+        const auto waiter = [](asio::io_context& on, asio::steady_timer& awaited, int& waiting) -> asio::awaitable<void> {
+          boost::system::error_code cancelled;
+          co_await awaited.async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
+          if (--waiting == 0) on.stop();
+        };
+        for (int i = 0; i < n; ++i) asio::co_spawn(context, waiter(context, event, left), asio::detached);
+        asio::post(context, [&] { event.cancel(); });
+        context.Run();
+      },
+      kTasksAtOnce);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -206,6 +285,10 @@ int main(int argc, char** argv) {
       {"threadsafe_round_trip", ThreadsafeRoundTrip},
       {"task_await", TaskAwait},
       {"task_spawn", TaskSpawn},
+      {"timers_fired_million", TimersFiredMillion},
+      {"timers_cancelled_million", TimersCancelledMillion},
+      {"task_woken", TaskWoken},
+      {"tasks_woken_together", TasksWokenTogether},
   };
   const auto found = cases.find(argc > 1 ? argv[1] : "");
   if (found == cases.end()) return 2;

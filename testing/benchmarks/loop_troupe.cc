@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "troupe/async/event.h"
 #include "troupe/async/task.h"
+#include "troupe/base/monotonic_time.h"
 #include "troupe/loop/event_loop.h"
 #include "troupe/os/posix_os.h"
 #include "troupe/testing/benchmarks/meter.h"
@@ -15,6 +17,9 @@ namespace troupe {
 namespace {
 
 using benchmarks::CpuNanosPerOperation;
+using benchmarks::kMillion;
+using benchmarks::kTasksAtOnce;
+using benchmarks::Scattered;
 
 // A callback that posts the next one.
 double PostChain() {
@@ -81,6 +86,43 @@ double TimerCancelled() {
         loop.RunForever();
       },
       500);
+  loop.Close();
+  return cost;
+}
+
+// Timers that are all there at once, at times in no order, and all due.
+double TimersFiredMillion() {
+  EventLoop loop(PosixOs::Get());
+  const double cost = CpuNanosPerOperation(
+      [&](int n) {
+        const MonotonicTime past = loop.Time() - absl::Seconds(2);
+        int left = n;
+        for (int i = 0; i < n; ++i) {
+          loop.CallAt(past + absl::Nanoseconds(Scattered(i)), [&] {
+            if (--left == 0) loop.Stop();
+          });
+        }
+        loop.RunForever();
+      },
+      kMillion);
+  loop.Close();
+  return cost;
+}
+
+// Timers that are all there at once, at times in no order, and are then cancelled in the order of their making.
+double TimersCancelledMillion() {
+  EventLoop loop(PosixOs::Get());
+  std::vector<TimerHandle> timers(kMillion);
+  const double cost = CpuNanosPerOperation(
+      [&](int n) {
+        const MonotonicTime later = loop.Time() + absl::Seconds(10);
+        for (int i = 0; i < n; ++i) timers[i] = loop.CallAt(later + absl::Nanoseconds(Scattered(i)), [] {});
+        for (TimerHandle& timer : timers) timer.Cancel();
+        loop.Stop();
+        loop.RunForever();
+      },
+      kMillion);
+  timers.clear();
   loop.Close();
   return cost;
 }
@@ -166,6 +208,45 @@ double TaskSpawn() {
   return cost;
 }
 
+// A task that waits for a callback, again and again.
+double TaskWoken() {
+  EventLoop loop(PosixOs::Get());
+  const double cost = CpuNanosPerOperation([&](int n) {
+    const auto waiter = [](EventLoop& on, int count) -> Task<int> {
+      Event event;
+      for (int i = 0; i < count; ++i) {
+        on.Post([&event] { event.Set(); });
+        co_await event.Wait();
+        event.Clear();
+      }
+      co_return count;
+    };
+    loop.RunUntilComplete(waiter(loop, n));
+  });
+  loop.Close();
+  return cost;
+}
+
+// Tasks that are spawned, wait all for one event, and end when it comes.
+double TasksWokenTogether() {
+  EventLoop loop(PosixOs::Get());
+  const double cost = CpuNanosPerOperation(
+      [&](int n) {
+        Event event;
+        int left = n;
+        const auto waiter = [](EventLoop& on, Event& awaited, int& waiting) -> Task<> {
+          co_await awaited.Wait();
+          if (--waiting == 0) on.Stop();
+        };
+        for (int i = 0; i < n; ++i) loop.CreateTask(waiter(loop, event, left));
+        loop.Post([&] { event.Set(); });
+        loop.RunForever();
+      },
+      kTasksAtOnce);
+  loop.Close();
+  return cost;
+}
+
 }  // namespace
 }  // namespace troupe
 
@@ -179,6 +260,10 @@ int main(int argc, char** argv) {
       {"threadsafe_round_trip", troupe::ThreadsafeRoundTrip},
       {"task_await", troupe::TaskAwait},
       {"task_spawn", troupe::TaskSpawn},
+      {"timers_fired_million", troupe::TimersFiredMillion},
+      {"timers_cancelled_million", troupe::TimersCancelledMillion},
+      {"task_woken", troupe::TaskWoken},
+      {"tasks_woken_together", troupe::TasksWokenTogether},
   };
   const auto found = cases.find(argc > 1 ? argv[1] : "");
   if (found == cases.end()) return 2;

@@ -37,6 +37,15 @@ inline int64_t CpuNanos(pid_t process = 0) {
   return Nanos(clock);
 }
 
+// How many of a thing are there at once, where many are what is measured.
+inline constexpr int kMillion = 1'000'000;
+inline constexpr int kTasksAtOnce = 100'000;
+
+// Numbers below 2^30, for i = 0, 1, ..., in no order: the same for all peers.
+inline int64_t Scattered(int i) {
+  return static_cast<int64_t>((static_cast<uint64_t>(i) + 1) * 0x9E37'79B9'7F4A'7C15 >> 34);
+}
+
 inline void Print(const char* name, double value) { std::printf("%s %.6g\n", name, value); }
 
 // What a process holds of the machine's memory.

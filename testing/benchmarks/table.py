@@ -27,6 +27,10 @@ _LOOP_CASES = [
     ("threadsafe_round_trip", "round trip between two threads"),
     ("task_await", "await of a coroutine"),
     ("task_spawn", "task spawned and awaited"),
+    ("task_woken", "task woken by a callback"),
+    ("tasks_woken_together", "task spawned and woken, 100,000 at once"),
+    ("timers_fired_million", "timer scheduled and fired, a million at once"),
+    ("timers_cancelled_million", "timer scheduled and cancelled, a million at once"),
 ]
 _BYTES_CONNECTIONS = 16
 _BYTES_SIZES = [(64, "64 B"), (16 << 10, "16 KiB")]
