@@ -3,6 +3,7 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
@@ -388,19 +389,21 @@ int EventLoop::SetWatch(FdWatcher& watcher, uint32_t before, uint32_t now) {
 }
 
 EventLoop::CallbackWatcher& EventLoop::UserWatcher(int fd) {
-  for (auto& watcher : user_watchers_) {
-    if (watcher->fd() == fd) return *watcher;
-  }
-  if (fd >= 0 && static_cast<size_t>(fd) < watchers_.size() && watchers_[fd] != nullptr) {
+  // By descriptor, null where there is none: thousands may be watched.
+  if (static_cast<size_t>(fd) >= user_watchers_.size()) user_watchers_.resize(static_cast<size_t>(fd) + 1);
+  std::unique_ptr<CallbackWatcher>& watcher = user_watchers_[static_cast<size_t>(fd)];
+  if (watcher != nullptr) return *watcher;
+  if (static_cast<size_t>(fd) < watchers_.size() && watchers_[fd] != nullptr) {
     throw InvalidState(
         absl::StrCat("File descriptor ", fd, " is used by transport ", watchers_[fd]->DescribeWatcher()));
   }
-  user_watchers_.push_back(std::make_unique<CallbackWatcher>(*this, fd));
-  return *user_watchers_.back();
+  watcher = std::make_unique<CallbackWatcher>(*this, fd);
+  return *watcher;
 }
 
 int EventLoop::SetReader(int fd, absl::AnyInvocable<void()> callback) {
   CheckUsableSlow("AddReader");
+  if (fd < 0) return -EBADF;
   CallbackWatcher& watcher = UserWatcher(fd);
   watcher.reader = std::make_shared<CallbackWatcher::Registered>(std::move(callback));
   watcher.readable_.Unlink();  // what was queued is the former one's
@@ -411,6 +414,7 @@ int EventLoop::SetReader(int fd, absl::AnyInvocable<void()> callback) {
 
 int EventLoop::SetWriter(int fd, absl::AnyInvocable<void()> callback) {
   CheckUsableSlow("AddWriter");
+  if (fd < 0) return -EBADF;
   CallbackWatcher& watcher = UserWatcher(fd);
   watcher.writer = std::make_shared<CallbackWatcher::Registered>(std::move(callback));
   watcher.writable_.Unlink();  // what was queued is the former one's
@@ -420,20 +424,20 @@ int EventLoop::SetWriter(int fd, absl::AnyInvocable<void()> callback) {
 }
 
 bool EventLoop::RemoveReader(int fd) {
-  if (IsClosed()) return false;
+  if (IsClosed() || fd < 0) return false;
   CallbackWatcher& watcher = UserWatcher(fd);
   const bool had = std::exchange(watcher.reader, nullptr) != nullptr;
   watcher.Rewatch();
-  if (!watcher.writer) std::erase_if(user_watchers_, [&](const auto& w) { return w.get() == &watcher; });
+  if (!watcher.writer) user_watchers_[static_cast<size_t>(fd)].reset();
   return had;
 }
 
 bool EventLoop::RemoveWriter(int fd) {
-  if (IsClosed()) return false;
+  if (IsClosed() || fd < 0) return false;
   CallbackWatcher& watcher = UserWatcher(fd);
   const bool had = std::exchange(watcher.writer, nullptr) != nullptr;
   watcher.Rewatch();
-  if (!watcher.reader) std::erase_if(user_watchers_, [&](const auto& w) { return w.get() == &watcher; });
+  if (!watcher.reader) user_watchers_[static_cast<size_t>(fd)].reset();
   return had;
 }
 
