@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "troupe/async/finally.h"
-#include "troupe/async/internal/generators.h"
 #include "troupe/async/run.h"
+#include "troupe/async/shutdown.h"
 #include "troupe/async/sleep.h"
 #include "troupe/loop/loop_testing.h"
 
@@ -321,7 +321,7 @@ TEST_P(AsyncGeneratorTest, OneThatStartsAfterTheShutdownWarns) {
   } sink;
   google::AddLogSink(&sink);
   loop_.RunUntilComplete([](EventLoop& loop, Log& log) -> Task<void> {
-    co_await loop.Local<internal::Generators>().Shutdown();
+    co_await ShutdownAsyncGenerators(loop);
     AsyncGenerator<int> late = Count(log, 1, absl::ZeroDuration());
     (void)co_await late.Next();
   }(loop_, log_));

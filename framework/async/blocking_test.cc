@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
+#include "troupe/async/shutdown.h"
 #include "troupe/async/sleep.h"
 #include "troupe/async/task.h"
 #include "troupe/loop/loop_testing.h"
@@ -42,6 +43,18 @@ TEST_P(BlockingTest, GivesTheValueOrThrowsWhatTheFunctionThrew) {
     }
     EXPECT_EQ(text, "x");
   }());
+}
+
+// C-RUN-03
+TEST_P(BlockingTest, TheShutdownOfTheExecutorWaitsForWhatIsUnderWay) {
+  loop_.RunUntilComplete(ShutdownExecutor(loop_));
+  EXPECT_EQ(loop_.Time(), MonotonicTime()) << "nothing was";
+  bool ran = false;
+  const auto work = [&ran] { ran = true; };
+  const Future<void> abandoned = RunInExecutor(loop_, work);
+  EXPECT_FALSE(ran);
+  loop_.RunUntilComplete(ShutdownExecutor(loop_));
+  EXPECT_TRUE(ran && abandoned.done());
 }
 
 TEST_P(BlockingTest, TheFunctionSeesACopyOfTheContext) {

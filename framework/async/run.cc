@@ -12,9 +12,8 @@
 #include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "troupe/async/gather.h"
-#include "troupe/async/internal/executor_works.h"
-#include "troupe/async/internal/generators.h"
 #include "troupe/async/internal/shutdown_hooks.h"
+#include "troupe/async/shutdown.h"
 #include "troupe/loop/loop_policy.h"
 
 namespace troupe {
@@ -29,12 +28,8 @@ Task<absl::Status> CallMain(MainFunction& main, EventLoop& loop) {
 
 // C-RUN-03
 Task<void> ShutDown(EventLoop& loop) {
-  if (auto* generators = loop.LocalOrNull<internal::Generators>()) {
-    co_await generators->Shutdown();
-  }
-  if (auto* works = loop.LocalOrNull<internal::ExecutorWorks>()) {
-    co_await works->Drained();
-  }
+  co_await ShutdownAsyncGenerators(loop);
+  co_await ShutdownExecutor(loop);
 }
 
 // One run of a main task: the order of events at the end is asyncio.run's.
