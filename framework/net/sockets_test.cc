@@ -150,6 +150,7 @@ TEST_P(SocketsTest, TheEndOfTheStreamIsEmptyAndAnErrorIsItself) {
 
 // C-SCK-05
 TEST_P(SocketsTest, SendAllGoesOnOverPartialSends) {
+  os_.SetIoLimits({.send_bytes_max = 5000, .random = true});
   std::string text;
   for (int i = 0; i < 200'000; ++i) absl::StrAppend(&text, i, ",");
   const auto sent = loop_.CreateTask(SockSendAll(loop_, ours_, text));
