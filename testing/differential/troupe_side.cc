@@ -348,6 +348,8 @@ class World {
       unretrieved_.push_back(NameOf(context.exception));
     } else if (context.exception && !absl::StrContains(context.message, "TaskGroup that had failed before")) {
       Log({"report"}, NameOf(context.exception));
+    } else if (!context.status.ok() && absl::StartsWith(context.message, "Exception in callback")) {
+      Log({"report"}, NameOf(context.status));
     }
   }
 
