@@ -75,9 +75,13 @@ struct Channel::Link {
   std::unique_ptr<Promise<absl::Status>> connected;  // null unless it is pinned
 };
 
+// RFC 8305, section 8.
+constexpr absl::Duration kHappyEyeballsDelay = absl::Milliseconds(250);
+
 Task<void> Channel::Link::Connect(EventLoop& loop, std::string address, std::shared_ptr<Attempt> attempt) {
   ConnectOptions options;
   options.target = address;
+  options.happy_eyeballs_delay = kHappyEyeballsDelay;
   auto factory = [attempt]() -> std::unique_ptr<BaseProtocol> {
     // Never called for a link that is gone: the attempt was cancelled with it.
     return attempt->link->session.MakeProtocol();

@@ -265,6 +265,17 @@ TEST_F(SimulatedChannelTest, AServerServesOnSocketsFromElsewhere) {
   EXPECT_EQ(os_.Close(fd), -EBADF) << "it was taken over";
 }
 
+TEST_F(SimulatedChannelTest, AnAddressThatDoesNotAnswerDoesNotHoldUpTheOthers) {
+  SimOs silent(os_.kernel(), {.ips = {*SocketAddress::Parse("10.9.9.9:0")}});
+  os_.kernel().SetLink(os_, silent, {.stalled = true});
+  os_.kernel().SetName("both.test", {*SocketAddress::Parse("10.9.9.9:0"), *SocketAddress::Parse("127.0.0.1:0")});
+  Listening server(loop_, "127.0.0.1:7400");
+  Channel channel(loop_, "both.test:7400");
+  const MonotonicTime start = loop_.Time();
+  EXPECT_OK(Echo(channel, "hello"));
+  EXPECT_LT(loop_.Time() - start, absl::Seconds(1));
+}
+
 TEST_F(SimulatedChannelTest, AServerStartsOnce) {
   Server nowhere(loop_);  // connections come by NewConnection
   ASSERT_OK(loop_.RunUntilComplete(nowhere.Start()));
