@@ -15,12 +15,17 @@ using troupe::Promise;
 // A question: made and answered on the loop, asked on the worker.
 class AsyncStore::Read {
  public:
+  Read(Caller& asker, bool is_scan) : caller(&asker), scan(is_scan) {}
   virtual ~Read() = default;
   virtual bool cancelled() const = 0;
   virtual void Ask(Store& store) = 0;   // worker
   virtual size_t bytes() const = 0;     // worker: of the answer
+  virtual size_t rows() const = 0;      // worker: that were looked at for it
   virtual void Answer() = 0;            // loop
   virtual void Fail(absl::Status) = 0;  // loop
+
+  Caller* caller;  // loop; null: it has gone
+  const bool scan;
 };
 
 namespace {
@@ -40,6 +45,15 @@ size_t BytesOf(const absl::StatusOr<ChangesPage>& page) {
   }
   return bytes;
 }
+// What a caller can do about a disk that fails is to try again, later or elsewhere; what it was stands in the log.
+absl::Status ForCaller(const absl::Status& status) {
+  if (!absl::IsInternal(status) && !absl::IsPermissionDenied(status)) return status;
+  return absl::UnavailableError(status.message());
+}
+
+size_t RowsOf(const absl::StatusOr<Entry>&) { return 1; }
+size_t RowsOf(const absl::StatusOr<ListPage>& page) { return 1 + (page.ok() ? page->looked_at : 0); }
+size_t RowsOf(const absl::StatusOr<ChangesPage>& page) { return 1 + (page.ok() ? page->looked_at : 0); }
 
 }  // namespace
 
@@ -48,13 +62,20 @@ class AsyncStore::ReadOf final : public Read {
  public:
   using Function = absl::StatusOr<Result> (*)(Store&, const Query&);
 
-  ReadOf(troupe::EventLoop& loop, Function function, Query query)
-      : promise_(loop), function_(function), query_(std::move(query)) {}
+  ReadOf(Caller& caller, bool scan, Function function, Query query)
+      : Read(caller, scan), promise_(caller.store().loop()), function_(function), query_(std::move(query)) {}
 
   Future<absl::StatusOr<Result>> future() const { return promise_.future(); }
   bool cancelled() const override { return promise_.cancelled(); }
-  void Ask(Store& store) override { answer_ = function_(store, query_); }
+  void Ask(Store& store) override {
+    answer_ = function_(store, query_);
+    if (!answer_.ok()) {
+      LOG_IF(ERROR, absl::IsInternal(answer_.status())) << store.options().path << ": " << answer_.status();
+      answer_ = ForCaller(answer_.status());
+    }
+  }
   size_t bytes() const override { return BytesOf(answer_); }
+  size_t rows() const override { return RowsOf(answer_); }
   void Answer() override { promise_.SetValueUnlessCancelled(std::move(answer_)); }
   void Fail(absl::Status status) override { promise_.SetValueUnlessCancelled(std::move(status)); }
 
@@ -66,7 +87,8 @@ class AsyncStore::ReadOf final : public Read {
 };
 
 struct AsyncStore::Write {
-  explicit Write(troupe::EventLoop& loop) : promise(loop) {}
+  explicit Write(Caller& asker) : caller(&asker), promise(asker.store().loop()) {}
+  Caller* caller;  // null: it has gone
   Promise<absl::StatusOr<std::vector<int64_t>>> promise;
   std::vector<Mutation> mutations;
   size_t bytes = 0;
@@ -80,12 +102,13 @@ class AsyncStore::Turn final : public troupe::Work {
       : loop_(owner.loop_), store_(*owner.store_), options_(owner.options_), anchor_(owner.anchor_) {}
 
   void Run() override {
-    size_t bytes = 0;
+    size_t bytes = 0, rows = 0;
     for (const std::unique_ptr<Read>& read : reads) {
       read->Ask(store_);
       bytes += read->bytes();
+      rows += read->rows();
       ++asked;
-      if (bytes >= options_.turn_bytes_max) break;
+      if (bytes >= options_.turn_bytes_max || rows >= options_.turn_rows_max) break;
     }
     if (!writes.empty()) Commit();
     if (checkpoint) {
@@ -125,12 +148,16 @@ class AsyncStore::Turn final : public troupe::Work {
       // What does not fit may be one caller's: the others shall not pay for it.
       for (const std::unique_ptr<Write>& write : writes) {
         write->revisions = store_.Apply(write->mutations);
-        if (write->revisions.ok()) ++commits;
+        if (write->revisions.ok()) {
+          ++commits;
+        } else {
+          write->revisions = ForCaller(write->revisions.status());
+        }
       }
       return;
     }
     if (!revisions.ok()) {
-      for (const std::unique_ptr<Write>& write : writes) write->revisions = revisions.status();
+      for (const std::unique_ptr<Write>& write : writes) write->revisions = ForCaller(revisions.status());
       return;
     }
     ++commits;
@@ -155,22 +182,51 @@ AsyncStore::AsyncStore(troupe::EventLoop& loop, std::unique_ptr<Store> store, As
       store_(std::move(store)),
       feed_(loop, store_->revision()),
       anchor_(std::make_shared<Anchor>(Anchor{this})),
+      anyone_(std::make_unique<Caller>(*this)),
       pool_(pool != nullptr ? std::move(pool) : loop.os().NewWorkerPool(1, "kv")) {}
 
 AsyncStore::~AsyncStore() {
   anchor_->store = nullptr;
   if (turn_ != nullptr) {
     if (pool_->Cancel(*turn_)) {
-      for (std::unique_ptr<Write>& write : turn_->writes) writes_.push_back(std::move(write));
-      turn_->writes.clear();
+      const absl::Status closed = absl::UnavailableError("the store is being closed");
+      for (const std::unique_ptr<Write>& write : turn_->writes) write->revisions = closed;
     } else {
       pool_->Wait(*turn_);
     }
-    Deliver(*turn_);  // what was done is told as it is; the reads that were not asked are back in the queue
+    const std::unique_ptr<Turn> turn = std::move(turn_);
+    Deliver(*turn);  // what was done is told as it is; the reads that were not asked are back with their callers
   }
-  const absl::Status closed = absl::UnavailableError("the store is being closed");
-  for (const std::unique_ptr<Read>& read : reads_) read->Fail(closed);
-  for (const std::unique_ptr<Write>& write : writes_) write->promise.SetValueUnlessCancelled(closed);
+}
+
+AsyncStore::Caller::Caller(AsyncStore& store) : store_(store) {}
+
+AsyncStore::Caller::~Caller() {
+  const absl::Status gone = absl::UnavailableError("the store is being closed");
+  for (auto* queue : {&gets_, &scans_}) {
+    for (const std::unique_ptr<Read>& read : *queue) {
+      Took(*read);
+      read->Fail(gone);
+    }
+  }
+  for (const std::unique_ptr<Write>& write : writes_) {
+    Took(*write);
+    write->promise.SetValueUnlessCancelled(gone);
+  }
+  if (store_.turn_ == nullptr) return;
+  // The worker does not look at whose they are.
+  for (const std::unique_ptr<Read>& read : store_.turn_->reads) {
+    if (read->caller == this) {
+      Took(*read);
+      read->caller = nullptr;
+    }
+  }
+  for (const std::unique_ptr<Write>& write : store_.turn_->writes) {
+    if (write->caller == this) {
+      Took(*write);
+      write->caller = nullptr;
+    }
+  }
 }
 
 absl::Status AsyncStore::Refuse(absl::string_view what) {
@@ -178,53 +234,118 @@ absl::Status AsyncStore::Refuse(absl::string_view what) {
   return absl::ResourceExhaustedError(absl::StrCat("too many ", what, " wait for the disk"));
 }
 
+template <>
+std::deque<std::unique_ptr<AsyncStore::Read>>& AsyncStore::Caller::Queue<AsyncStore::InGets>() {
+  return gets_;
+}
+template <>
+std::deque<std::unique_ptr<AsyncStore::Read>>& AsyncStore::Caller::Queue<AsyncStore::InScans>() {
+  return scans_;
+}
+
+void AsyncStore::Caller::LineUp() {
+  if (!gets_.empty() && !paused_ && !Place<InGets>().linked()) store_.getting_.PushBack(*this);
+  if (!scans_.empty() && !paused_ && !Place<InScans>().linked()) store_.scanning_.PushBack(*this);
+  if (!writes_.empty() && !Place<InWrites>().linked()) store_.writing_.PushBack(*this);
+}
+
+void AsyncStore::Caller::Pause() {
+  paused_ = true;
+  Place<InGets>().Unlink();
+  Place<InScans>().Unlink();
+}
+
+void AsyncStore::Caller::Resume() {
+  paused_ = false;
+  LineUp();
+  store_.StartSoon();
+}
+
+void AsyncStore::Caller::Took(const Read&) {
+  --store_.reads_;
+  if (--reads_ == 0) --store_.reading_callers_;
+}
+
+void AsyncStore::Caller::Took(const Write& write) {
+  store_.mutations_ -= write.mutations.size();
+  store_.mutation_bytes_ -= write.bytes;
+  mutations_ -= write.mutations.size();
+  mutation_bytes_ -= write.bytes;
+  if (--changes_ == 0) --store_.writing_callers_;
+}
+
 template <class Result, class Query>
-Future<absl::StatusOr<Result>> AsyncStore::Ask(absl::StatusOr<Result> (*ask)(Store&, const Query&), Query query) {
-  auto read = std::make_unique<ReadOf<Query, Result>>(loop_, ask, std::move(query));
+Future<absl::StatusOr<Result>> AsyncStore::Caller::Ask(absl::StatusOr<Result> (*ask)(Store&, const Query&), Query query,
+                                                       bool scan) {
+  auto read = std::make_unique<ReadOf<Query, Result>>(*this, scan, ask, std::move(query));
   Future<absl::StatusOr<Result>> future = read->future();
-  if (reads_.size() + (turn_ != nullptr ? turn_->reads.size() : 0) >= options_.reads_max) {
-    read->Fail(Refuse("reads"));
+  const size_t callers = store_.reading_callers_ + (reads_ == 0 ? 1 : 0);
+  if (store_.reads_ >= store_.options_.reads_max && reads_ >= store_.options_.reads_max / callers) {
+    read->Fail(store_.Refuse("reads"));
     return future;
   }
-  reads_.push_back(std::move(read));
-  StartSoon();
+  store_.reading_callers_ = callers;
+  ++store_.reads_;
+  ++reads_;
+  (scan ? scans_ : gets_).push_back(std::move(read));
+  LineUp();
+  store_.StartSoon();
   return future;
 }
 
-Future<absl::StatusOr<Entry>> AsyncStore::Get(std::string key) {
-  return Ask<Entry, std::string>([](Store& store, const std::string& k) { return store.Get(k); }, std::move(key));
+Future<absl::StatusOr<Entry>> AsyncStore::Caller::Get(std::string key) {
+  return Ask<Entry, std::string>([](Store& store, const std::string& k) { return store.Get(k); }, std::move(key),
+                                 false);
 }
 
-Future<absl::StatusOr<ListPage>> AsyncStore::List(ListQuery query) {
-  return Ask<ListPage, ListQuery>([](Store& store, const ListQuery& q) { return store.List(q); }, std::move(query));
+Future<absl::StatusOr<ListPage>> AsyncStore::Caller::List(ListQuery query) {
+  return Ask<ListPage, ListQuery>([](Store& store, const ListQuery& q) { return store.List(q); }, std::move(query),
+                                  true);
 }
 
-Future<absl::StatusOr<ChangesPage>> AsyncStore::Changes(ChangesQuery query) {
+Future<absl::StatusOr<ChangesPage>> AsyncStore::Caller::Changes(ChangesQuery query) {
   return Ask<ChangesPage, ChangesQuery>([](Store& store, const ChangesQuery& q) { return store.Changes(q); },
-                                        std::move(query));
+                                        std::move(query), true);
 }
 
-Future<absl::StatusOr<std::vector<int64_t>>> AsyncStore::Apply(std::vector<Mutation> mutations) {
-  auto write = std::make_unique<Write>(loop_);
+Future<absl::StatusOr<std::vector<int64_t>>> AsyncStore::Caller::Apply(std::vector<Mutation> mutations) {
+  auto write = std::make_unique<Write>(*this);
   Future<absl::StatusOr<std::vector<int64_t>>> future = write->promise.future();
   absl::Status valid;
   for (const Mutation& mutation : mutations) {
-    if (valid.ok()) valid = store_->Validate(mutation);
+    if (valid.ok()) valid = store_.Validate(mutation);
     write->bytes += mutation.key.size() + (mutation.value ? mutation.value->size() : 0);
   }
-  // One caller's commit is never larger than the queue, and an empty queue takes any that is not.
-  const bool full = mutations_ + mutations.size() > options_.mutations_max ||
-                    mutation_bytes_ + write->bytes > options_.mutation_bytes_max;
-  if (!valid.ok() || full) {
-    write->promise.SetValue(valid.ok() ? Refuse("changes") : std::move(valid));
+  const AsyncStoreOptions& options = store_.options_;
+  const size_t callers = store_.writing_callers_ + (changes_ == 0 ? 1 : 0);
+  const bool full = store_.mutations_ + mutations.size() > options.mutations_max ||
+                    store_.mutation_bytes_ + write->bytes > options.mutation_bytes_max;
+  const bool above_share = mutations_ + mutations.size() > options.mutations_max / callers ||
+                           mutation_bytes_ + write->bytes > options.mutation_bytes_max / callers;
+  if (!valid.ok() || (full && above_share)) {
+    write->promise.SetValue(valid.ok() ? store_.Refuse("changes") : std::move(valid));
     return future;
   }
   write->mutations = std::move(mutations);
+  store_.writing_callers_ = callers;
+  store_.mutations_ += write->mutations.size();
+  store_.mutation_bytes_ += write->bytes;
   mutations_ += write->mutations.size();
   mutation_bytes_ += write->bytes;
+  ++changes_;
   writes_.push_back(std::move(write));
-  StartSoon();
+  LineUp();
+  store_.StartSoon();
   return future;
+}
+
+Future<absl::StatusOr<Entry>> AsyncStore::Get(std::string key) { return anyone_->Get(std::move(key)); }
+Future<absl::StatusOr<ListPage>> AsyncStore::List(ListQuery query) { return anyone_->List(std::move(query)); }
+Future<absl::StatusOr<ChangesPage>> AsyncStore::Changes(ChangesQuery query) {
+  return anyone_->Changes(std::move(query));
+}
+Future<absl::StatusOr<std::vector<int64_t>>> AsyncStore::Apply(std::vector<Mutation> mutations) {
+  return anyone_->Apply(std::move(mutations));
 }
 
 // Once the batch of callbacks is over, so that what they ask for together is done together.
@@ -232,49 +353,92 @@ void AsyncStore::StartSoon() {
   if (turn_ == nullptr && !starter_.linked()) loop_.AfterBatch(starter_);
 }
 
+bool AsyncStore::HasWork(Kind kind) {
+  switch (kind) {
+    case Kind::kGets:
+      return !getting_.empty();
+    case Kind::kScans:
+      return !scanning_.empty();
+    case Kind::kChanges:
+      return checkpoint_due_ || !writing_.empty();
+  }
+  return false;
+}
+
+// Gets have every other turn, scans and changes what is left of them alternately.
+AsyncStore::Kind AsyncStore::NextKind() {
+  if (HasWork(Kind::kGets) && last_kind_ != Kind::kGets) return Kind::kGets;
+  const Kind next = last_other_kind_ == Kind::kScans ? Kind::kChanges : Kind::kScans;
+  if (HasWork(next)) return next;
+  return HasWork(last_other_kind_) ? last_other_kind_ : Kind::kGets;
+}
+
+template <class Tag>
+void AsyncStore::FillReads(Turn& turn, troupe::IntrusiveList<Caller, Tag>& line) {
+  while (!line.empty() && turn.reads.size() < options_.turn_reads_max) {
+    Caller& caller = line.PopFront();
+    std::deque<std::unique_ptr<Read>>& queue = caller.Queue<Tag>();
+    std::unique_ptr<Read> read = std::move(queue.front());
+    queue.pop_front();
+    caller.LineUp();
+    if (read->cancelled()) {
+      counters_.cancelled.Add();
+      caller.Took(*read);
+    } else {
+      turn.reads.push_back(std::move(read));
+    }
+  }
+}
+
+void AsyncStore::FillWrites(Turn& turn) {
+  size_t mutations = 0, bytes = 0;
+  while (!writing_.empty()) {
+    Caller& caller = writing_.front();
+    Write& write = *caller.writes_.front();
+    const bool cancelled = write.promise.cancelled();
+    if (!cancelled) {
+      mutations += write.mutations.size();
+      bytes += write.bytes;
+      const bool fits = mutations <= options_.commit_mutations_max && bytes <= options_.commit_bytes_max;
+      if (!fits && !turn.writes.empty()) return;
+      turn.writes.push_back(std::move(caller.writes_.front()));
+    } else {
+      counters_.cancelled.Add();
+      caller.Took(write);
+    }
+    caller.writes_.pop_front();
+    caller.Place<InWrites>().Unlink();
+    caller.LineUp();
+  }
+}
+
 void AsyncStore::Start() {
   if (turn_ != nullptr) return;
+  const Kind kind = NextKind();
   auto turn = std::make_unique<Turn>(*this);
-  const bool others = checkpoint_due_ || !writes_.empty();
-  if (!reads_.empty() && !(reads_had_the_last_turn_ && others)) {
-    while (!reads_.empty() && turn->reads.size() < options_.turn_reads_max) {
-      if (reads_.front()->cancelled()) {
-        counters_.cancelled.Add();
-      } else {
-        turn->reads.push_back(std::move(reads_.front()));
-      }
-      reads_.pop_front();
-    }
-    reads_had_the_last_turn_ = true;
-  } else if (checkpoint_due_) {
-    turn->checkpoint = true;
-    reads_had_the_last_turn_ = false;
-  } else {
-    size_t mutations = 0, bytes = 0;
-    while (!writes_.empty()) {
-      Write& write = *writes_.front();
-      if (write.promise.cancelled()) {
-        counters_.cancelled.Add();
-        mutations_ -= write.mutations.size();
-        mutation_bytes_ -= write.bytes;
-      } else {
-        mutations += write.mutations.size();
-        bytes += write.bytes;
-        const bool fits = mutations <= options_.commit_mutations_max && bytes <= options_.commit_bytes_max;
-        if (!fits && !turn->writes.empty()) break;
-        turn->writes.push_back(std::move(writes_.front()));
-      }
-      writes_.pop_front();
-    }
-    reads_had_the_last_turn_ = false;
+  switch (kind) {
+    case Kind::kGets:
+      FillReads(*turn, getting_);
+      break;
+    case Kind::kScans:
+      FillReads(*turn, scanning_);
+      break;
+    case Kind::kChanges:
+      turn->checkpoint = checkpoint_due_;
+      if (!checkpoint_due_) FillWrites(*turn);
+      break;
   }
   if (turn->reads.empty() && turn->writes.empty() && !turn->checkpoint) {
-    // All were cancelled. The other queue may have something.
-    if (!reads_.empty() || !writes_.empty()) StartSoon();
+    // All were cancelled. Another line may have something.
+    if (HasWaiting()) StartSoon();
     return;
   }
+  last_kind_ = kind;
+  if (kind != Kind::kGets) last_other_kind_ = kind;
   Begin(std::move(turn));
 }
+
+bool AsyncStore::HasWaiting() { return !getting_.empty() || !scanning_.empty() || !writing_.empty(); }
 
 void AsyncStore::Begin(std::unique_ptr<Turn> turn) {
   turn_ = std::move(turn);
@@ -282,12 +446,15 @@ void AsyncStore::Begin(std::unique_ptr<Turn> turn) {
     pool_->Submit(*turn_);
   } catch (const troupe::StatusError& no_thread) {
     const std::unique_ptr<Turn> failed = std::move(turn_);
-    for (const std::unique_ptr<Read>& read : failed->reads) read->Fail(no_thread.status());
+    for (const std::unique_ptr<Read>& read : failed->reads) {
+      read->Fail(no_thread.status());
+      if (read->caller != nullptr) read->caller->Took(*read);
+    }
     for (const std::unique_ptr<Write>& write : failed->writes) write->revisions = no_thread.status();
     failed->reads.clear();
     checkpoint_due_ = false;  // until the next commit asks for it
     Deliver(*failed);
-    if (!reads_.empty() || !writes_.empty()) StartSoon();
+    if (HasWaiting()) StartSoon();
   }
 }
 
@@ -297,20 +464,40 @@ void AsyncStore::OnTurnDone() {
   Deliver(*turn);
   if (turn->checkpoint) checkpoint_due_ = false;
   if (turn->checkpoint_due) checkpoint_due_ = true;
-  if (checkpoint_due_ || !reads_.empty() || !writes_.empty()) Start();
+  if (checkpoint_due_ || HasWaiting()) Start();
 }
 
 void AsyncStore::Deliver(Turn& turn) {
-  for (size_t i = 0; i < turn.asked; ++i) turn.reads[i]->Answer();
+  for (size_t i = 0; i < turn.asked; ++i) {
+    Read& read = *turn.reads[i];
+    read.Answer();
+    if (read.caller != nullptr) read.caller->Took(read);
+  }
   counters_.reads.Add(turn.asked);
   // Those for which there was no room go first next time.
-  for (size_t i = turn.reads.size(); i > turn.asked; --i) reads_.push_front(std::move(turn.reads[i - 1]));
+  for (size_t i = turn.reads.size(); i > turn.asked; --i) {
+    std::unique_ptr<Read> read = std::move(turn.reads[i - 1]);
+    if (read->caller == nullptr) {
+      read->Fail(absl::UnavailableError("its caller has gone"));
+      continue;
+    }
+    Caller& caller = *read->caller;
+    const bool scan = read->scan;
+    (scan ? caller.scans_ : caller.gets_).push_front(std::move(read));
+    if (caller.paused_) continue;
+    if (scan) {
+      caller.Place<InScans>().Unlink();
+      scanning_.PushFront(caller);
+    } else {
+      caller.Place<InGets>().Unlink();
+      getting_.PushFront(caller);
+    }
+  }
   turn.reads.clear();
 
   counters_.commits.Add(turn.commits);
   for (const std::unique_ptr<Write>& write : turn.writes) {
-    mutations_ -= write->mutations.size();
-    mutation_bytes_ -= write->bytes;
+    if (write->caller != nullptr) write->caller->Took(*write);
     if (!write->revisions.ok()) continue;
     counters_.mutations.Add(write->mutations.size());
     for (size_t i = 0; i < write->mutations.size(); ++i) {

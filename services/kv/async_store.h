@@ -1,15 +1,19 @@
 // AsyncStore: a Store for an event loop: it works on a thread of its own, and commits in groups.
 //
 // What several callers ask for while a commit is on its way to the disk is committed together afterwards, so that the
-// number of syncs, not of puts, is what the disk sets a limit to. Reads and commits take turns: a read waits for the
-// one commit that is under way, never for those behind it.
+// number of syncs, not of puts, is what the disk sets a limit to.
 //
-// Order:        changes are made in the order of the calls. A read sees every change that was acknowledged before it
-//               was asked for; one that is not acknowledged yet, perhaps.
+// Fairness:     gets, scans (List, Changes) and commits have turns of their own. Gets, which are quick, have every other
+//               one: a get waits for the one scan or commit that is under way, never for those behind it. Within a turn
+//               callers are served one by one, an answer each before anyone has a second: who asks for much waits for
+//               itself.
+// Order:        a caller's changes are made in the order of its calls. A read sees every change that was acknowledged
+//               before it was asked for; one that is not acknowledged yet, perhaps.
 // Cancellation: a future that is cancelled (or whose awaiting task is) before its turn takes nothing with it: what was
 //               to be changed is not. Later, the change is made and nobody is told. Nothing refers to the
 //               caller's frame.
-// Bounds:       what waits is bounded; beyond, RESOURCE_EXHAUSTED at once.
+// Bounds:       what waits is bounded. When too much does, callers with more than an equal share are refused,
+//               RESOURCE_EXHAUSTED at once, and others are served; so it is never more than twice the bound.
 // Threading:    the loop's.     Lifetime: ends before its loop is closed. What waits then is answered UNAVAILABLE.
 #ifndef TROUPE_SERVICES_KV_ASYNC_STORE_H_
 #define TROUPE_SERVICES_KV_ASYNC_STORE_H_
@@ -23,10 +27,12 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "services/kv/change_feed.h"
 #include "services/kv/store.h"
 #include "troupe/async/future.h"
 #include "troupe/base/counter.h"
+#include "troupe/base/intrusive_list.h"
 #include "troupe/loop/event_loop.h"
 #include "troupe/loop/runnable.h"
 #include "troupe/os/os.h"
@@ -34,16 +40,18 @@
 namespace kv {
 
 struct AsyncStoreOptions {
-  // What may wait, running included.
+  // What may wait, running included, before shares are looked at.
   size_t reads_max = 8192;
   size_t mutations_max = 64 * 1024;
   size_t mutation_bytes_max = 64 << 20;  // of keys and values
-  // What one commit takes, so that it does not keep reads waiting for long. A caller's mutations stay together.
+  // What one commit takes, so that it does not keep reads waiting for long. What one Apply asked for stays together.
   size_t commit_mutations_max = 1024;
   size_t commit_bytes_max = 4 << 20;
-  // What one turn of reads takes, so that they do not hold more than this in memory. One is taken in any case.
+  // What one turn of reads takes, so that others do not wait for long, nor the answers hold more than this in memory. One
+  // is taken in any case. Rows are keys that a scan has looked at.
   size_t turn_reads_max = 64;
-  size_t turn_bytes_max = 4 << 20;
+  size_t turn_bytes_max = 1 << 20;
+  size_t turn_rows_max = 1000;
 };
 
 class AsyncStore {
@@ -56,11 +64,18 @@ class AsyncStore {
   // Waits for the turn that is under way.
   ~AsyncStore();
 
-  // As the Store's functions of these names. RESOURCE_EXHAUSTED: too much waits; for Apply also a full disk.
+  // One of those who share the store, with its place in the turns: a connection, a tool.
+  //
+  // Threading: the loop's.
+  // Lifetime:  within the store's. Destroyed, it takes what waits with it: those futures end UNAVAILABLE.
+  class Caller;
+
+  // Who uses the store alone.
+  Caller& anyone() { return *anyone_; }
+  // Of anyone(); see there.
   troupe::Future<absl::StatusOr<Entry>> Get(std::string key);
   troupe::Future<absl::StatusOr<ListPage>> List(ListQuery query);
   troupe::Future<absl::StatusOr<ChangesPage>> Changes(ChangesQuery query);
-  // All of them or none, in one commit, perhaps with those of other callers, whose failures are their own.
   troupe::Future<absl::StatusOr<std::vector<int64_t>>> Apply(std::vector<Mutation> mutations);
 
   // What Apply refuses at once for the mutation's own sake.
@@ -88,12 +103,21 @@ class AsyncStore {
   struct Anchor {
     AsyncStore* store;
   };
+  struct InGets;
+  struct InScans;
+  struct InWrites;
+  enum class Kind : uint8_t { kGets, kScans, kChanges };  // kChanges: a commit, or a checkpoint
 
-  template <class Result, class Query>
-  troupe::Future<absl::StatusOr<Result>> Ask(absl::StatusOr<Result> (*ask)(Store&, const Query&), Query query);
   absl::Status Refuse(absl::string_view what);
   void StartSoon();
   void Start();
+  bool HasWork(Kind kind);
+  bool HasWaiting();
+  Kind NextKind();
+  // Takes from the callers in line, one from each and again.
+  template <class Tag>
+  void FillReads(Turn& turn, troupe::IntrusiveList<Caller, Tag>& line);
+  void FillWrites(Turn& turn);
   void Begin(std::unique_ptr<Turn> turn);
   void OnTurnDone();
   void Deliver(Turn& turn);
@@ -104,12 +128,19 @@ class AsyncStore {
   ChangeFeed feed_;
   Counters counters_;
 
-  std::deque<std::unique_ptr<Read>> reads_;
-  std::deque<std::unique_ptr<Write>> writes_;
-  size_t mutations_ = 0;  // in writes_ and in the turn
+  // Callers whose turn has something to take from.
+  troupe::IntrusiveList<Caller, InGets> getting_;
+  troupe::IntrusiveList<Caller, InScans> scanning_;
+  troupe::IntrusiveList<Caller, InWrites> writing_;
+  // What waits and what is in the turn, and of how many callers.
+  size_t reads_ = 0;
+  size_t reading_callers_ = 0;
+  size_t mutations_ = 0;
   size_t mutation_bytes_ = 0;
+  size_t writing_callers_ = 0;
   bool checkpoint_due_ = false;
-  bool reads_had_the_last_turn_ = false;
+  Kind last_kind_ = Kind::kChanges;        // of turns
+  Kind last_other_kind_ = Kind::kChanges;  // that was not kGets
 
   class Starter final : public troupe::Runnable {
    public:
@@ -123,7 +154,61 @@ class AsyncStore {
   // Shared with the word of a finished turn that is on its way through the loop when we go.
   std::shared_ptr<Anchor> anchor_;
   std::unique_ptr<Turn> turn_;                // that runs
+  std::unique_ptr<Caller> anyone_;            // goes before what it refers to
   std::unique_ptr<troupe::WorkerPool> pool_;  // goes first, and so waits for turn_
+};
+
+class AsyncStore::Caller final : public troupe::ListNode<InGets>,
+                                 public troupe::ListNode<InScans>,
+                                 public troupe::ListNode<InWrites> {
+ public:
+  explicit Caller(AsyncStore& store);
+  Caller(const Caller&) = delete;
+  Caller& operator=(const Caller&) = delete;
+  ~Caller();
+
+  // As the Store's functions of these names. RESOURCE_EXHAUSTED: too much waits; for Apply also a full disk.
+  // UNAVAILABLE: the disk fails.
+  troupe::Future<absl::StatusOr<Entry>> Get(std::string key);
+  troupe::Future<absl::StatusOr<ListPage>> List(ListQuery query);
+  troupe::Future<absl::StatusOr<ChangesPage>> Changes(ChangesQuery query);
+  // All of them or none, in one commit, perhaps with those of other callers, whose failures are their own.
+  troupe::Future<absl::StatusOr<std::vector<int64_t>>> Apply(std::vector<Mutation> mutations);
+  absl::Status Validate(const Mutation& mutation) const { return store_.Validate(mutation); }
+
+  // For who cannot take answers at the moment: what it reads waits, unasked, until Resume(). Changes go on.
+  void Pause();
+  void Resume();
+
+  AsyncStore& store() { return store_; }
+
+ private:
+  friend class AsyncStore;
+
+  template <class Result, class Query>
+  troupe::Future<absl::StatusOr<Result>> Ask(absl::StatusOr<Result> (*ask)(Store&, const Query&), Query query,
+                                             bool scan);
+  // Stands in the lines where it has something to be taken.
+  void LineUp();
+  template <class Tag>
+  std::deque<std::unique_ptr<Read>>& Queue();
+  template <class Tag>
+  troupe::ListNode<Tag>& Place() {
+    return *this;
+  }
+  void Took(const Read& read);
+  void Took(const Write& write);
+
+  AsyncStore& store_;
+  bool paused_ = false;
+  std::deque<std::unique_ptr<Read>> gets_;
+  std::deque<std::unique_ptr<Read>> scans_;
+  std::deque<std::unique_ptr<Write>> writes_;
+  // These, and what is in the turn.
+  size_t reads_ = 0;
+  size_t mutations_ = 0;
+  size_t mutation_bytes_ = 0;
+  size_t changes_ = 0;  // calls of Apply
 };
 
 }  // namespace kv

@@ -2,9 +2,11 @@
 // their control. Those at the end use its own thread.
 #include "services/kv/async_store.h"
 
+#include <sqlite3.h>
 #include <unistd.h>
 
 #include <cstdlib>
+#include <memory>
 #include <random>
 #include <string>
 #include <utility>
@@ -14,6 +16,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/kv/manual_pool.h"
+#include "services/kv/memory_disk.h"
 #include "services/kv/temporary_store.h"
 #include "troupe/async/sleep.h"
 #include "troupe/async/task.h"
@@ -216,6 +219,239 @@ TEST_F(AsyncStoreTest, ReadsSeeWhatWasAcknowledgedBefore) {
     AllTurns();
     EXPECT_EQ(get.result()->value, absl::StrCat(i));
   }
+}
+
+// ---- callers
+
+TEST_F(AsyncStoreTest, CallersAreServedOneByOne) {
+  AsyncStoreOptions options;
+  options.turn_reads_max = 2;
+  Make(options);
+  AsyncStore::Caller greedy(*store_), modest(*store_);
+  std::vector<Future<absl::StatusOr<Entry>>> gets;
+  for (int i = 0; i < 10; ++i) gets.push_back(greedy.Get("k"));
+  auto get = modest.Get("k");
+  Turn();
+  EXPECT_EQ(Text(get), "NOT_FOUND: no such key") << "in the first turn, beside one of the other";
+  EXPECT_EQ(Text(gets[0]), "NOT_FOUND: no such key");
+  EXPECT_EQ(Text(gets[1]), "pending");
+  AllTurns();
+  EXPECT_EQ(Text(gets[9]), "NOT_FOUND: no such key");
+}
+
+TEST_F(AsyncStoreTest, ChangesOfCallersTakeTurnsAndKeepTheirOwnOrder) {
+  AsyncStoreOptions options;
+  options.commit_mutations_max = 2;
+  Make(options);
+  AsyncStore::Caller greedy(*store_), modest(*store_);
+  const auto put = [](AsyncStore::Caller& caller, std::string key) {
+    std::vector<Mutation> one(1);
+    one[0] = {std::move(key), "v"};
+    return caller.Apply(std::move(one));
+  };
+  std::vector<Future<Applied>> puts;
+  for (int i = 0; i < 10; ++i) puts.push_back(put(greedy, "g"));
+  auto own = put(modest, "m");
+  Turn();
+  EXPECT_THAT(*puts[0].result(), ElementsAre(1));
+  EXPECT_THAT(*own.result(), ElementsAre(2));
+  AllTurns();
+  for (int i = 1; i < 10; ++i) EXPECT_THAT(*puts[i].result(), ElementsAre(i + 2));
+}
+
+// What nine connections with a thousand cheap-to-ask scans did to everybody else.
+TEST_F(AsyncStoreTest, AGetWaitsForTheScanUnderWayAndForNoOther) {
+  AsyncStoreOptions options;
+  options.turn_rows_max = 50;
+  Make(options);
+  std::vector<Mutation> keys;
+  for (int i = 0; i < 100; ++i) keys.push_back({absl::StrCat("k", 100 + i), ""});
+  auto filled = store_->Apply(std::move(keys));
+  AllTurns();
+  ASSERT_EQ(Text(filled), "OK");
+  std::vector<std::unique_ptr<AsyncStore::Caller>> attackers;
+  std::vector<Future<absl::StatusOr<ListPage>>> lists;
+  ListQuery all, one_key;
+  all.keys_only = true;
+  one_key.entries_max = 1;
+  for (int i = 0; i < 9; ++i) {
+    attackers.push_back(std::make_unique<AsyncStore::Caller>(*store_));
+    for (int n = 0; n < 900; ++n) lists.push_back(attackers.back()->List(all));
+  }
+  AsyncStore::Caller honest(*store_);
+  Settle();
+  for (int i = 0; i < 10; ++i) {
+    auto get = honest.Get("k100");
+    auto list = honest.List(one_key);
+    Turn();
+    EXPECT_EQ(Text(get), "pending") << "the scan under way";
+    Turn();
+    EXPECT_EQ(Text(get), "OK");
+    std::vector<Mutation> one(1);
+    one[0] = {"h", "v"};
+    auto put = honest.Apply(std::move(one));
+    for (int turns = 0; turns < 2; ++turns) Turn();
+    EXPECT_EQ(Text(put), "OK") << "a commit has the turn after";
+    for (int turns = 0; turns < 12 && !list.done(); ++turns) Turn();
+    EXPECT_EQ(Text(list), "OK") << "a scan of its own waits for one of each other caller";
+  }
+}
+
+TEST_F(AsyncStoreTest, GetsWithoutEndStarveNobody) {
+  AsyncStoreOptions options;
+  options.turn_reads_max = 1;
+  Make(options);
+  std::vector<Future<absl::StatusOr<Entry>>> gets;
+  const auto more = [&] {
+    for (int i = 0; i < 3; ++i) gets.push_back(store_->Get("k"));
+  };
+  more();
+  auto list = store_->List({});
+  auto put = Put("k", "");
+  for (int turns = 0; turns < 4; ++turns) {
+    more();
+    Turn();
+  }
+  EXPECT_EQ(Text(list), "OK");
+  EXPECT_EQ(Text(put), "OK");
+}
+
+TEST_F(AsyncStoreTest, WhoHasMoreThanItsShareIsRefusedWhenItIsFull) {
+  AsyncStoreOptions options;
+  options.reads_max = 20;
+  options.mutations_max = 20;
+  Make(options);
+  AsyncStore::Caller a(*store_), b(*store_), honest(*store_);
+  const auto put = [](AsyncStore::Caller& caller) {
+    std::vector<Mutation> one(1);
+    one[0] = {"k", "v"};
+    return caller.Apply(std::move(one));
+  };
+  std::vector<Future<absl::StatusOr<Entry>>> gets;
+  std::vector<Future<Applied>> puts;
+  for (int i = 0; i < 30; ++i) {
+    gets.push_back(a.Get("k"));
+    puts.push_back(put(a));
+    gets.push_back(b.Get("k"));
+    puts.push_back(put(b));
+  }
+  EXPECT_EQ(store_->counters().refused.value(), 2u * 40);
+  for (int i = 0; i < 6; ++i) {
+    EXPECT_EQ(Text(honest.Get("k")), "pending") << i;
+    EXPECT_EQ(Text(put(honest)), "pending") << i;
+  }
+  EXPECT_EQ(Text(honest.Get("k")), "RESOURCE_EXHAUSTED: too many reads wait for the disk") << "a third of all";
+  EXPECT_EQ(Text(put(honest)), "RESOURCE_EXHAUSTED: too many changes wait for the disk");
+  AllTurns();
+  for (int i = 0; i < 20; ++i) {  // all have gone
+    EXPECT_EQ(Text(a.Get("k")), "pending");
+    EXPECT_EQ(Text(put(a)), "pending");
+  }
+}
+
+TEST_F(AsyncStoreTest, WhoIsPausedHasNothingRead) {
+  Make();
+  AsyncStore::Caller paused(*store_), other(*store_);
+  auto get = paused.Get("k");
+  auto list = paused.List({});
+  paused.Pause();
+  auto later = paused.Get("k");
+  auto its = other.Get("k");
+  auto put = paused.Apply(std::vector<Mutation>(1, Mutation{"k", "v"}));
+  AllTurns();
+  EXPECT_EQ(Text(its), "NOT_FOUND: no such key");
+  EXPECT_EQ(Text(put), "OK") << "changes go on";
+  for (const std::string& waits : {Text(get), Text(later), Text(list)}) EXPECT_EQ(waits, "pending");
+  paused.Resume();
+  AllTurns();
+  EXPECT_EQ(Text(get), "OK");
+  EXPECT_EQ(Text(later), "OK");
+  EXPECT_EQ(Text(list), "OK");
+}
+
+TEST_F(AsyncStoreTest, WhatATurnHadNoRoomForWaitsWithWhoIsPausedMeanwhile) {
+  AsyncStoreOptions options;
+  options.turn_rows_max = 1;
+  Make(options);
+  auto put = Put("k", "v");
+  AllTurns();
+  ASSERT_EQ(Text(put), "OK");
+  AsyncStore::Caller caller(*store_);
+  auto first = caller.Get("k"), second = caller.Get("k");
+  Settle();
+  caller.Pause();
+  AllTurns();
+  EXPECT_EQ(Text(first), "OK");
+  EXPECT_EQ(Text(second), "pending");
+  caller.Resume();
+  AllTurns();
+  EXPECT_EQ(Text(second), "OK");
+}
+
+TEST_F(AsyncStoreTest, ACallerMayGoAtAnyMoment) {
+  for (int turns = 0; turns < 6; ++turns) {
+    for (const bool under_way : {false, true}) {
+      SCOPED_TRACE(absl::StrCat(turns, " turns", under_way ? ", one under way" : ""));
+      AsyncStoreOptions options;
+      options.turn_reads_max = 1;
+      options.commit_mutations_max = 1;
+      options.reads_max = 8;
+      options.mutations_max = 8;
+      Make(options);
+      {
+        AsyncStore::Caller other(*store_);
+        auto kept = other.Get("k");
+        auto caller = std::make_unique<AsyncStore::Caller>(*store_);
+        std::vector<Future<absl::StatusOr<Entry>>> gets;
+        std::vector<Future<Applied>> puts;
+        auto list = caller->List({});
+        for (int i = 0; i < 2; ++i) {
+          gets.push_back(caller->Get("k"));
+          puts.push_back(caller->Apply(std::vector<Mutation>(1, Mutation{"k", "v"})));
+        }
+        for (int i = 0; i < turns; ++i) Turn();
+        if (under_way) Settle();
+        caller.reset();
+        AllTurns();
+        EXPECT_NE(Text(kept), "pending");
+        for (const auto& get : gets) EXPECT_NE(Text(get), "pending");
+        for (const auto& put : puts) EXPECT_NE(Text(put), "pending");
+        EXPECT_NE(Text(list), "pending");
+        // Nothing is left of it in the bounds.
+        for (int i = 0; i < 8; ++i) {
+          EXPECT_EQ(Text(other.Get("k")), "pending");
+          EXPECT_EQ(Text(other.Apply(std::vector<Mutation>(1, Mutation{"k", "v"}))), "pending");
+        }
+        AllTurns();
+      }
+      store_.reset();
+    }
+  }
+}
+
+TEST_F(AsyncStoreTest, ADiskThatFailsIsUnavailable) {
+  MemoryDisk disk(1);
+  files_.options().path = "kv.db";
+  files_.options().vfs = disk.name();
+  Make();
+  auto before = Put("a", "1");
+  AllTurns();
+  ASSERT_EQ(Text(before), "OK");
+  disk.FailAt(1, SQLITE_IOERR_FSYNC);
+  auto put = Put("b", "2");
+  AllTurns();
+  if (Text(put) == "OK") {  // it was another change than a sync's
+    put = Put("c", "3");
+    AllTurns();
+  }
+  EXPECT_THAT(Text(put), HasSubstr("UNAVAILABLE: disk I/O error"));
+  auto next = Put("d", "2");
+  AllTurns();
+  EXPECT_THAT(Text(next), HasSubstr("UNAVAILABLE: the store takes no more changes until it is opened again"));
+  auto get = store_->Get("a");
+  AllTurns();
+  EXPECT_EQ(Text(get), "OK") << "what can be read is read";
+  store_.reset();
 }
 
 // ---- cancellation

@@ -1,6 +1,9 @@
 // The real server and client, over loopback: what happens to processes.
+#include <linux/capability.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -97,6 +100,26 @@ TEST_F(BinariesTest, ClientCommands) {
   EXPECT_EQ(invalid.exit_code, 3);
   EXPECT_EQ(invalid.errors, "kv_client: put: the key is empty\n");
   EXPECT_EQ(Client({"watch", "--after=99"}).exit_code, 3);
+}
+
+TEST_F(BinariesTest, AServerWhoseDatabaseMayNotBeWrittenSaysSoAndEnds) {
+  {
+    auto server = StartServer();
+    EXPECT_EQ(Ok({"put", "a", "one"}), "revision 1\n");
+    server->Signal(SIGTERM);
+    EXPECT_EQ(server->Wait(), 0);
+  }
+  const std::string& path = files_.options().path;
+  ASSERT_EQ(chmod(path.c_str(), 0400), 0);
+  // Root's programs may write everything as long as this capability is within their bounds. Others never could.
+  if (geteuid() == 0) {
+    ASSERT_EQ(prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE), 0);
+  }
+  const Outcome outcome =
+      services::RunProgram({Runfile("services/kv/kv_server"), "--database=" + path, "--listen=127.0.0.1:0"}, {});
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_EQ(outcome.output, "");
+  EXPECT_THAT(outcome.errors, HasSubstr(path + ": may be read, but not written"));
 }
 
 TEST_F(BinariesTest, ClientLoadsLinesAndStanzas) {

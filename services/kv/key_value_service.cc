@@ -38,7 +38,7 @@ void SetEvent(WatchEvent& event, const Change& change) {
 
 // Fills the queue with the puts of the stream, to its end or to the first that is wrong. What came before that is
 // committed all the same.
-Task<void> Collect(AsyncStore& store, Reader<PutRequest> puts, PutQueue& queue) {
+Task<void> Collect(AsyncStore::Caller& store, Reader<PutRequest> puts, PutQueue& queue) {
   PutRequest put;
   int64_t number = 0;
   absl::Status end;
@@ -58,7 +58,7 @@ Task<void> Collect(AsyncStore& store, Reader<PutRequest> puts, PutQueue& queue) 
 }
 
 // Commits what the queue brings, one commit after the other, and sums it up.
-Task<absl::Status> CommitAll(AsyncStore& store, PutQueue& queue, LoadSummary& summary) {
+Task<absl::Status> CommitAll(AsyncStore::Caller& store, PutQueue& queue, LoadSummary& summary) {
   while (true) {
     std::vector<Mutation> batch = co_await queue.Take();
     if (batch.empty()) co_return queue.end();
@@ -72,7 +72,7 @@ Task<absl::Status> CommitAll(AsyncStore& store, PutQueue& queue, LoadSummary& su
 }
 
 // Commits what the queue brings and answers each put.
-Task<absl::Status> CommitAndAnswer(AsyncStore& store, PutQueue& queue, Writer<WatchEvent> events) {
+Task<absl::Status> CommitAndAnswer(AsyncStore::Caller& store, PutQueue& queue, Writer<WatchEvent> events) {
   WatchEvent event;
   event.set_type(WatchEvent::TYPE_PUT);
   while (true) {
@@ -109,7 +109,7 @@ Task<absl::Status> TellAll(Watcher& watcher, Writer<WatchEvent> events) {
 }  // namespace
 
 Task<absl::Status> KeyValueService::Get(const GetRequest& request, GetResponse& response, Call&) {
-  CO_ASSIGN_OR_RETURN(kv::Entry entry, co_await store_.Get(request.key()));
+  CO_ASSIGN_OR_RETURN(kv::Entry entry, co_await caller_.Get(request.key()));
   response.set_value(std::move(entry.value));
   response.set_revision(entry.revision);
   co_return absl::OkStatus();
@@ -119,7 +119,7 @@ Task<absl::Status> KeyValueService::Put(const PutRequest& request, PutResponse& 
   std::vector<Mutation> one(1);
   one[0].key = request.key();
   one[0].value = request.value();
-  CO_ASSIGN_OR_RETURN(const std::vector<int64_t> revisions, co_await store_.Apply(std::move(one)));
+  CO_ASSIGN_OR_RETURN(const std::vector<int64_t> revisions, co_await caller_.Apply(std::move(one)));
   response.set_revision(revisions[0]);
   co_return absl::OkStatus();
 }
@@ -127,7 +127,7 @@ Task<absl::Status> KeyValueService::Put(const PutRequest& request, PutResponse& 
 Task<absl::Status> KeyValueService::Delete(const DeleteRequest& request, DeleteResponse& response, Call&) {
   std::vector<Mutation> one(1);
   one[0].key = request.key();
-  CO_ASSIGN_OR_RETURN(const std::vector<int64_t> revisions, co_await store_.Apply(std::move(one)));
+  CO_ASSIGN_OR_RETURN(const std::vector<int64_t> revisions, co_await caller_.Apply(std::move(one)));
   response.set_found(revisions[0] != 0);
   response.set_revision(revisions[0]);
   co_return absl::OkStatus();
@@ -139,7 +139,7 @@ Task<absl::Status> KeyValueService::List(const ListRequest& request, ListRespons
   query.page_token = request.page_token();
   query.entries_max = request.page_size() == 0 ? kPageSizeDefault : request.page_size();
   query.keys_only = request.keys_only();
-  CO_ASSIGN_OR_RETURN(ListPage page, co_await store_.List(std::move(query)));
+  CO_ASSIGN_OR_RETURN(ListPage page, co_await caller_.List(std::move(query)));
   for (kv::Entry& entry : page.entries) {
     v1::Entry& to = *response.add_entries();
     to.set_key(std::move(entry.key));
@@ -152,8 +152,8 @@ Task<absl::Status> KeyValueService::List(const ListRequest& request, ListRespons
 }
 
 Task<absl::Status> KeyValueService::Watch(const WatchRequest& request, Writer<WatchEvent> events, Call& call) {
-  const int64_t after = request.has_after_revision() ? request.after_revision() : store_.feed().revision();
-  Watcher watcher(store_, request.prefix(), after);
+  const int64_t after = request.has_after_revision() ? request.after_revision() : caller_.store().feed().revision();
+  Watcher watcher(caller_, request.prefix(), after);
   // A watch never ends by itself. Cut short anywhere it loses nothing: the client goes on after the last event it got.
   Task<absl::Status> tell = TellAll(watcher, events);
   co_return co_await troupe::UntilDraining(call, std::move(tell));
@@ -162,16 +162,16 @@ Task<absl::Status> KeyValueService::Watch(const WatchRequest& request, Writer<Wa
 Task<absl::Status> KeyValueService::Load(Reader<PutRequest> puts, LoadSummary& summary, Call&) {
   PutQueue queue;
   troupe::TaskGroup group;
-  group.Spawn(Collect(store_, puts, queue), "collect");
-  group.Spawn(CommitAll(store_, queue, summary), "commit");
+  group.Spawn(Collect(caller_, puts, queue), "collect");
+  group.Spawn(CommitAll(caller_, queue, summary), "commit");
   co_return co_await group.Join();
 }
 
 Task<absl::Status> KeyValueService::Mirror(Reader<PutRequest> puts, Writer<WatchEvent> events, Call&) {
   PutQueue queue;
   troupe::TaskGroup group;
-  group.Spawn(Collect(store_, puts, queue), "collect");
-  group.Spawn(CommitAndAnswer(store_, queue, events), "commit");
+  group.Spawn(Collect(caller_, puts, queue), "collect");
+  group.Spawn(CommitAndAnswer(caller_, queue, events), "commit");
   co_return co_await group.Join();
 }
 

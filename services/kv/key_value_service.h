@@ -18,7 +18,11 @@ namespace kv::v1 {
 
 class KeyValueService final : public KeyValueActor {
  public:
-  explicit KeyValueService(AsyncStore& store) : store_(store) {}
+  explicit KeyValueService(AsyncStore& store) : caller_(store) {}
+
+  // Who does not read its answers has no more made for it.
+  void PauseWriting() override { caller_.Pause(); }
+  void ResumeWriting() override { caller_.Resume(); }
 
   troupe::Task<absl::Status> Get(const GetRequest& request, GetResponse& response, troupe::Call& call) override;
   troupe::Task<absl::Status> Put(const PutRequest& request, PutResponse& response, troupe::Call& call) override;
@@ -32,7 +36,7 @@ class KeyValueService final : public KeyValueActor {
                                     troupe::Call& call) override;
 
  private:
-  AsyncStore& store_;
+  AsyncStore::Caller caller_;
 };
 
 }  // namespace kv::v1

@@ -31,8 +31,6 @@ absl::StatusCode CodeOf(int code) {
     case SQLITE_AUTH:
     case SQLITE_READONLY:
       return absl::StatusCode::kPermissionDenied;
-    case SQLITE_CANTOPEN:
-      return absl::StatusCode::kNotFound;
     default:
       return absl::StatusCode::kInternal;
   }
@@ -81,6 +79,8 @@ absl::StatusOr<Connection> Connection::Open(const std::string& path, const std::
                                    vfs.empty() ? nullptr : vfs.c_str());
   if (db == nullptr) return ToStatus(code, sqlite3_errstr(code));
   Connection connection(db);  // also a connection that failed to open wants to be closed
+  // Later it is any other file that SQLite wants, and none that its user has named.
+  if ((code & 0xff) == SQLITE_CANTOPEN) return absl::NotFoundError(sqlite3_errstr(code));
   if (code != SQLITE_OK) return connection.Error(code);
   // What may only be read is opened all the same, and then fails in ways that say nothing.
   if (sqlite3_db_readonly(db, "main") == 1) return absl::PermissionDeniedError("may be read, but not written");

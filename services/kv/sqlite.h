@@ -26,8 +26,8 @@ namespace kv::sqlite {
 //   CORRUPT, NOTADB         DATA_LOSS
 //   FULL, NOMEM             RESOURCE_EXHAUSTED
 //   PERM, AUTH, READONLY    PERMISSION_DENIED
-//   CANTOPEN                NOT_FOUND
 //   IOERR and all others    INTERNAL
+// Connection::Open says NOT_FOUND where the file cannot be opened.
 absl::Status ToStatus(int code, absl::string_view text);
 
 class Connection {

@@ -32,7 +32,8 @@ constexpr char kSchema[] = R"sql(
 
 constexpr size_t kValueBytesLimit = size_t{256} << 20;
 constexpr int kEntriesMax = 1000;
-constexpr int kRowsMax = 4096;  // looked at in one query, so that none holds the thread for long
+constexpr int kRowsMax = 4096;                  // looked at in one query, so that none holds the thread for long
+constexpr int64_t kRoomForDeletions = 1 << 20;  // above file_bytes_max
 // Deletions are forgotten in steps of so many revisions, so that most commits have nothing to forget.
 constexpr int64_t kForgetStep = 1024;
 
@@ -63,6 +64,11 @@ absl::StatusOr<std::string> LastKeyOf(absl::string_view prefix, absl::string_vie
     return absl::InvalidArgumentError("page token: of a listing with another prefix");
   }
   return bytes.substr(kTokenHeaderBytes);
+}
+
+bool AreDeletions(absl::Span<const Mutation> mutations) {
+  return std::none_of(mutations.begin(), mutations.end(),
+                      [](const Mutation& mutation) { return mutation.value.has_value(); });
 }
 
 absl::Status WithPath(const StoreOptions& options, const absl::Status& status) {
@@ -113,11 +119,11 @@ absl::Status Store::Initialize() {
   ASSIGN_OR_RETURN(const std::string mode, connection_.QueryText("PRAGMA journal_mode = WAL"));
   if (mode != "wal")
     return absl::InternalError(absl::StrCat("the file system allows journal mode ", mode, ", want wal"));
-  ASSIGN_OR_RETURN(const int64_t page_bytes, connection_.QueryInt("PRAGMA page_size"));
+  ASSIGN_OR_RETURN(page_bytes_, connection_.QueryInt("PRAGMA page_size"));
   RETURN_IF_ERROR(connection_.Execute(
-      absl::StrCat("PRAGMA synchronous = FULL; PRAGMA journal_size_limit = ", options_.log_pages_max * page_bytes,
-                   "; PRAGMA max_page_count = ", std::max<int64_t>(1, options_.file_bytes_max / page_bytes))
+      absl::StrCat("PRAGMA synchronous = FULL; PRAGMA journal_size_limit = ", options_.log_pages_max * page_bytes_)
           .c_str()));
+  RETURN_IF_ERROR(LimitPages(0));
   RETURN_IF_ERROR(connection_.Execute("BEGIN EXCLUSIVE"));
   ASSIGN_OR_RETURN(const int64_t format, connection_.QueryInt("PRAGMA user_version"));
   if (format == 0) RETURN_IF_ERROR(connection_.Execute(kSchema));
@@ -148,6 +154,11 @@ absl::Status Store::Initialize() {
   ASSIGN_OR_RETURN(revision_, connection_.QueryInt("SELECT coalesce(max(revision), 0) FROM changes"));
   ASSIGN_OR_RETURN(floor_, connection_.QueryInt("SELECT value FROM numbers WHERE name = 'floor'"));
   return absl::OkStatus();
+}
+
+absl::Status Store::LimitPages(int64_t bytes_more) {
+  const int64_t pages = std::max<int64_t>(1, (options_.file_bytes_max + bytes_more) / page_bytes_);
+  return connection_.Execute(absl::StrCat("PRAGMA max_page_count = ", pages).c_str());
 }
 
 // Before anything is written: the file may belong to someone else.
@@ -188,12 +199,16 @@ absl::StatusOr<std::vector<int64_t>> Store::Apply(absl::Span<const Mutation> mut
   if (mutations.empty()) return std::vector<int64_t>();
   int64_t revision = revision_, floor = floor_;
   absl::StatusOr<std::vector<int64_t>> revisions = ApplyInTransaction(mutations, &revision, &floor);
+  if (absl::IsResourceExhausted(revisions.status()) && AreDeletions(mutations) && UndoIfHalfDone().ok() &&
+      LimitPages(kRoomForDeletions).ok()) {
+    revision = revision_;
+    floor = floor_;
+    revisions = ApplyInTransaction(mutations, &revision, &floor);
+    const absl::Status limited = LimitPages(0);
+    LOG_IF(ERROR, !limited.ok()) << options_.path << ": max_page_count: " << limited;
+  }
   if (!revisions.ok()) {
-    // Some errors have rolled back already.
-    if (connection_.in_transaction()) {
-      const absl::Status undone = Query(rollback_).Run();
-      if (!undone.ok()) failure_ = undone;
-    }
+    if (absl::Status undone = UndoIfHalfDone(); !undone.ok()) failure_ = std::move(undone);
     return Remember(std::move(revisions).status());
   }
   revision_ = revision;
@@ -204,6 +219,11 @@ absl::StatusOr<std::vector<int64_t>> Store::Apply(absl::Span<const Mutation> mut
     LOG_IF(ERROR, !status.ok()) << options_.path << ": checkpoint: " << status;
   }
   return revisions;
+}
+
+absl::Status Store::UndoIfHalfDone() {
+  // Some errors have rolled back already.
+  return connection_.in_transaction() ? Query(rollback_).Run() : absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<int64_t>> Store::ApplyInTransaction(absl::Span<const Mutation> mutations, int64_t* revision,
@@ -291,6 +311,7 @@ absl::StatusOr<ListPage> Store::List(const ListQuery& query) {
   std::string last_key;
   size_t bytes = 0;
   for (int looked_at = 0;; ++looked_at) {
+    page.looked_at = static_cast<size_t>(looked_at);
     ASSIGN_OR_RETURN(const bool row, rows.Step());
     if (!row) return page;
     const absl::string_view key = rows.Blob(1);
@@ -327,6 +348,7 @@ absl::StatusOr<ChangesPage> Store::Changes(const ChangesQuery& query) {
   size_t bytes = 0;
   int looked_at = 0;
   for (;; ++looked_at) {
+    page.looked_at = static_cast<size_t>(looked_at);
     ASSIGN_OR_RETURN(const bool row, rows.Step());
     if (!row) break;
     const absl::string_view key = rows.Blob(1);

@@ -73,6 +73,7 @@ struct ListPage {
   std::vector<Entry> entries;   // by key, bytewise
   std::string next_page_token;  // empty: this was the last. A page without entries may have one.
   int64_t revision = 0;         // of the store when the page was read
+  size_t looked_at = 0;         // keys, to make the page
 };
 
 struct ChangesQuery {
@@ -86,6 +87,7 @@ struct ChangesPage {
   std::vector<Change> changes;  // by revision
   int64_t after = 0;            // where the next page begins
   int64_t revision = 0;         // of the store when the page was read; equal to `after`: nothing is left
+  size_t looked_at = 0;         // changes, to make the page
 };
 
 class Store {
@@ -107,7 +109,9 @@ class Store {
   // All of them, in this order, in one transaction; returns when they are on the disk. One result each: the change's
   // revision, or 0 for the deletion of a key that is not there, which changes nothing.
   // INVALID_ARGUMENT as Validate; RESOURCE_EXHAUSTED: the disk, or file_bytes_max, is full; nothing was done, and
-  // reads, deletions and smaller puts may still succeed. INTERNAL, DATA_LOSS: see the top.
+  // reads and smaller puts may still succeed. A deletion takes some room as well, before it gives back more: nothing but
+  // deletions may use 1 MiB above file_bytes_max, so that a full file can be emptied; a full disk may refuse them too.
+  // INTERNAL, DATA_LOSS: see the top.
   absl::StatusOr<std::vector<int64_t>> Apply(absl::Span<const Mutation> mutations);
   // Apply of one. Delete: true if the key was there.
   absl::StatusOr<int64_t> Put(absl::string_view key, absl::string_view value);
@@ -150,6 +154,8 @@ class Store {
                                                           int64_t* floor);
   absl::StatusOr<int64_t> ForgetDeletions(int64_t revision, size_t mutations);
   absl::Status Remember(absl::Status status);
+  absl::Status LimitPages(int64_t bytes_more);
+  absl::Status UndoIfHalfDone();
 
   const StoreOptions options_;
   sqlite::Connection connection_;  // before the statements: they go first
@@ -157,6 +163,7 @@ class Store {
   int64_t revision_ = 0;
   int64_t floor_ = 0;     // deletions up to here may have been forgotten
   absl::Status failure_;  // why changes are refused
+  int64_t page_bytes_ = 0;
 };
 
 }  // namespace kv

@@ -176,6 +176,25 @@ TEST(StoreDiskTest, AfterAFailedSyncNothingMoreIsAcknowledged) {
   }
 }
 
+TEST(StoreDiskTest, AFullDiskRefusesDeletionsTooUntilThereIsRoom) {
+  MemoryDisk disk(1);
+  StoreOptions options;
+  options.path = "kv.db";
+  options.vfs = disk.name();
+  auto store = Store::Open(options);
+  ASSERT_TRUE(store.ok());
+  ASSERT_TRUE((*store)->Put("a", "1").ok());
+  disk.FailAt(1, SQLITE_FULL);
+  const absl::Status refused = (*store)->Delete("a").status();
+  // It is tried once more, with the room that deletions have of their own; a disk that was full for a moment takes it.
+  EXPECT_TRUE(refused.ok() || absl::IsResourceExhausted(refused)) << refused;
+  if (!refused.ok()) {
+    EXPECT_TRUE(*(*store)->Delete("a"));
+  }
+  EXPECT_TRUE(absl::IsNotFound((*store)->Get("a").status()));
+  EXPECT_EQ((*store)->revision(), 2);
+}
+
 TEST(StoreDiskTest, AFullDiskIsNoReasonToStop) {
   MemoryDisk disk(1);
   StoreOptions options;

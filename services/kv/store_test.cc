@@ -670,6 +670,18 @@ TEST_F(StoreTest, FullFileRefusesPutsButReadsAndDeletes) {
   EXPECT_EQ(store_->revision(), puts + 3);
 }
 
+// A deletion takes a row and an entry of an index before it gives back what the value had.
+TEST_F(StoreTest, AFullFileOfSmallValuesCanBeEmptied) {
+  options_.file_bytes_max = 40 * 4096;
+  ASSERT_EQ(Open(), "OK");
+  int puts = 0, revision = 0;
+  while (absl::SimpleAtoi(Put(absl::StrCat("k", puts), "v"), &revision)) puts = revision;
+  EXPECT_GT(puts, 1000);
+  for (int i = 0; i < puts; ++i) ASSERT_EQ(Delete(absl::StrCat("k", i)), "found") << i;
+  EXPECT_EQ(store_->revision(), 2 * puts);
+  EXPECT_EQ(Get("k0"), "NOT_FOUND: no such key");
+}
+
 TEST_F(StoreTest, CheckpointsKeepTheLogShort) {
   options_.log_pages_max = 10;
   ASSERT_EQ(Open(), "OK");

@@ -12,13 +12,13 @@ constexpr size_t kPageBytes = 64 << 10;
 
 }  // namespace
 
-Watcher::Watcher(AsyncStore& store, std::string prefix, FeedLimits limits)
-    : store_(store), prefix_(prefix), subscription_(store.feed(), std::move(prefix), limits), live_(true) {}
+Watcher::Watcher(AsyncStore::Caller& caller, std::string prefix, FeedLimits limits)
+    : caller_(caller), prefix_(prefix), subscription_(caller.store().feed(), std::move(prefix), limits), live_(true) {}
 
-Watcher::Watcher(AsyncStore& store, std::string prefix, int64_t after, FeedLimits limits)
-    : Watcher(store, std::move(prefix), limits) {
+Watcher::Watcher(AsyncStore::Caller& caller, std::string prefix, int64_t after, FeedLimits limits)
+    : Watcher(caller, std::move(prefix), limits) {
   page_.after = after;
-  live_ = after == store.feed().revision();
+  live_ = after == caller.store().feed().revision();
   if (!live_) subscription_.Pause();
 }
 
@@ -38,7 +38,7 @@ troupe::Task<absl::StatusOr<SharedChange>> Watcher::Next() {
     }
     // Turns of the store are told in their order: when nothing was published that the page has not seen, what will be
     // published from now on is all that is missing.
-    if (page_.after == store_.feed().revision()) {
+    if (page_.after == caller_.store().feed().revision()) {
       page_.changes.clear();
       subscription_.Resume();
       live_ = true;
@@ -48,7 +48,7 @@ troupe::Task<absl::StatusOr<SharedChange>> Watcher::Next() {
     query.after = page_.after;
     query.prefix = prefix_;
     query.bytes_max = kPageBytes;
-    absl::StatusOr<ChangesPage> page = co_await store_.Changes(std::move(query));
+    absl::StatusOr<ChangesPage> page = co_await caller_.Changes(std::move(query));
     if (!page.ok()) co_return std::move(page).status();
     page_ = *std::move(page);
     taken_ = 0;

@@ -4,7 +4,7 @@
 // committed (it began at an old revision, or its reader is slow), a change that a later one of the same key has made
 // obsolete may be left out. It holds a bounded buffer, whatever the speeds, and never slows down a commit.
 //
-// Threading: one loop.     Lifetime: the AsyncStore outlives it.
+// Threading: one loop.     Lifetime: the caller outlives it.
 #ifndef TROUPE_SERVICES_KV_WATCHER_H_
 #define TROUPE_SERVICES_KV_WATCHER_H_
 
@@ -23,16 +23,16 @@ namespace kv {
 class Watcher {
  public:
   // From now on.
-  Watcher(AsyncStore& store, std::string prefix, FeedLimits limits = {});
+  Watcher(AsyncStore::Caller& caller, std::string prefix, FeedLimits limits = {});
   // From the first change after the revision `after` on.
-  Watcher(AsyncStore& store, std::string prefix, int64_t after, FeedLimits limits = {});
+  Watcher(AsyncStore::Caller& caller, std::string prefix, int64_t after, FeedLimits limits = {});
 
   // The next change; waits until there is one. Errors as Store::Changes has them; then it is over.
   // OUT_OF_RANGE: deletions may have been missed: read everything, then watch from the revision of that reading.
   troupe::Task<absl::StatusOr<SharedChange>> Next();
 
  private:
-  AsyncStore& store_;
+  AsyncStore::Caller& caller_;
   const std::string prefix_;
   ChangeFeed::Subscription subscription_;
   bool live_;

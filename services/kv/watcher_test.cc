@@ -104,7 +104,7 @@ using ::testing::ElementsAre;
 
 TEST_F(WatcherTest, SeesEveryChangeFromNowOnInOrder) {
   Put("before", "");
-  Watcher watcher(*store_, "");
+  Watcher watcher(store_->anyone(), "");
   const auto& seen = Start(watcher);
   Put("a", "1");
   Apply({{"a", "2"}, {"b", "3"}, {"none", std::nullopt}, {"a", std::nullopt}});
@@ -112,14 +112,14 @@ TEST_F(WatcherTest, SeesEveryChangeFromNowOnInOrder) {
 }
 
 TEST_F(WatcherTest, SeesOnlyItsPrefix) {
-  Watcher watcher(*store_, "ab");
+  Watcher watcher(store_->anyone(), "ab");
   const auto& seen = Start(watcher);
   for (const char* key : {"a", "ab", "abc", "b", "aab"}) Put(key, "");
   EXPECT_THAT(seen, ElementsAre("2:ab=", "3:abc="));
 }
 
 TEST_F(WatcherTest, ChangesAreSeenBeforeTheyAreAcknowledged) {
-  Watcher watcher(*store_, "");
+  Watcher watcher(store_->anyone(), "");
   const auto& seen = Start(watcher);
   auto put = store_->Apply({Mutation{"a", "1"}});
   size_t seen_when_acknowledged = 99;
@@ -133,7 +133,8 @@ TEST_F(WatcherTest, GoesOnFromARevision) {
   Put("b", "2");
   Put("a", "3");
   Delete("b");
-  Watcher from_zero(*store_, "", 0), from_one(*store_, "", 1), from_three(*store_, "", 3), from_now(*store_, "", 4);
+  Watcher from_zero(store_->anyone(), "", 0), from_one(store_->anyone(), "", 1), from_three(store_->anyone(), "", 3),
+      from_now(store_->anyone(), "", 4);
   const auto &zero = Start(from_zero), &one = Start(from_one), &three = Start(from_three), &now = Start(from_now);
   Put("c", "5");
   EXPECT_THAT(zero, ElementsAre("3:a=3", "4:b-", "5:c=5"));
@@ -146,7 +147,7 @@ TEST_F(WatcherTest, NeitherMissesNorRepeatsWhatIsCommittedWhileItCatchesUp) {
   std::vector<Mutation> batch;
   for (int i = 1; i <= 3000; ++i) batch.push_back({absl::StrCat("k", i), ""});
   Apply(std::move(batch));
-  Watcher watcher(*store_, "", 0);
+  Watcher watcher(store_->anyone(), "", 0);
   std::vector<std::string> seen;
   tasks_.push_back(loop_.CreateTask(Follow(watcher, &seen)));
   std::vector<std::string> expected;
@@ -165,7 +166,7 @@ TEST_F(WatcherTest, HoldsLittleOfWhatItIsBehind) {
   std::vector<Mutation> batch;
   for (int i = 0; i < 100; ++i) batch.push_back({absl::StrCat("k", i), std::string(10 << 10, 'v')});
   Apply(std::move(batch));
-  Watcher watcher(*store_, "", 0);
+  Watcher watcher(store_->anyone(), "", 0);
   std::vector<std::string> seen;
   tasks_.push_back(loop_.CreateTask(Follow(watcher, &seen)));
   size_t most = 0;
@@ -181,7 +182,7 @@ TEST_F(WatcherTest, HoldsLittleOfWhatItIsBehind) {
 TEST_F(WatcherTest, ASlowReaderMissesOnlyWhatIsObsolete) {
   FeedLimits limits;
   limits.changes_max = 3;
-  Watcher watcher(*store_, "", limits);
+  Watcher watcher(store_->anyone(), "", limits);
   for (int i = 1; i <= 3; ++i) Put("a", absl::StrCat(i));
   EXPECT_EQ(Next(watcher), "1:a=1");
   Put("a", "4");
@@ -203,7 +204,7 @@ TEST_F(WatcherTest, ASlowReaderMissesOnlyWhatIsObsolete) {
 TEST_F(WatcherTest, BufferIsBoundedInBytesButHoldsOneChange) {
   FeedLimits limits;
   limits.bytes_max = 100;
-  Watcher watcher(*store_, "", limits);
+  Watcher watcher(store_->anyone(), "", limits);
   Put("a", std::string(500, 'v'));
   EXPECT_EQ(store_->feed().overflows().value(), 0u);
   Put("b", "");
@@ -219,9 +220,9 @@ TEST_F(WatcherTest, SaysWhenDeletionsMayHaveBeenMissed) {
   Put("a", "");
   Delete("a");
   Apply(std::vector<Mutation>(1100, Mutation{"x", ""}));
-  Watcher watcher(*store_, "", 1);
+  Watcher watcher(store_->anyone(), "", 1);
   EXPECT_THAT(Next(watcher), HasSubstr("OUT_OF_RANGE: what was deleted since revision 1 is no longer known"));
-  Watcher future(*store_, "", 5000);
+  Watcher future(store_->anyone(), "", 5000);
   EXPECT_THAT(Next(future), HasSubstr("OUT_OF_RANGE: revision 5000 lies in the future"));
 }
 
@@ -233,7 +234,7 @@ TEST_F(WatcherTest, AnOverflowAfterALongSilenceIsNoGap) {
   Open();
   FeedLimits limits;
   limits.changes_max = 2;
-  Watcher watcher(*store_, "a", limits);
+  Watcher watcher(store_->anyone(), "a", limits);
   Put("a", "1");
   EXPECT_EQ(Next(watcher), "1:a=1");
   Apply(std::vector<Mutation>(1100, Mutation{"x", ""}));
@@ -246,12 +247,12 @@ TEST_F(WatcherTest, AnOverflowAfterALongSilenceIsNoGap) {
 }
 
 TEST_F(WatcherTest, IsCancelledWhileItWaitsAndWhileItReads) {
-  Watcher live(*store_, "");
+  Watcher live(store_->anyone(), "");
   EXPECT_EQ(Next(live), "nothing");
   EXPECT_EQ(Next(live), "nothing") << "waiting again after a cancelled wait";
   Put("a", "1");
   EXPECT_EQ(Next(live), "1:a=1");
-  Watcher behind(*store_, "", 0);
+  Watcher behind(store_->anyone(), "", 0);
   auto task = loop_.CreateTask(behind.Next());
   Settle();
   ASSERT_EQ(pool_->size(), 1u);
@@ -318,7 +319,7 @@ TEST_F(WatcherTest, EveryoneEndsUpWithWhatIsThere) {
       }
     }
     reader.revision = after;
-    reader.watcher = std::make_unique<Watcher>(*store_, reader.prefix, after, limits);
+    reader.watcher = std::make_unique<Watcher>(store_->anyone(), reader.prefix, after, limits);
   };
   const auto step = [&](Reader& reader) {
     if (!reader.waiting) {
