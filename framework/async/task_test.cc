@@ -295,6 +295,20 @@ TEST_P(TaskTest, InDebugModeACoroutineThatIsNeverAwaitedIsReported) {
   TakeReports();
 }
 
+// P-3. It was lost with its task, of which one knows.
+TEST_P(TaskTest, ACoroutineThatGoesWithACancelledTaskIsNotReportedOneThatItsTaskForgotIs) {
+  loop_.SetDebug(true);
+  const auto awaits = [](Task<int> inner) -> Task<int> { co_return co_await std::move(inner); };
+  const auto forgets = [](Task<int> inner) -> Task<int> { co_return inner.valid() ? 1 : 0; };
+  loop_.CallSoon([&] {
+    const auto cancelled = loop_.CreateTask(awaits(One()));
+    cancelled.Cancel();
+    loop_.CreateTask(forgets(One()));
+  });
+  RunReady();
+  EXPECT_THAT(TakeReports(), ElementsAre("coroutine was never awaited"));
+}
+
 // C-TSK-06
 TEST_P(TaskTest, ABodyThatCatchesCancelledGoesOn) {
   auto returns = loop_.CreateTask([]() -> Task<int> {

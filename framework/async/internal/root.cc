@@ -7,6 +7,12 @@
 #include "troupe/loop/exception_context.h"
 
 namespace troupe::internal {
+namespace {
+
+// A chain is being destroyed before its end: what it held and had not come to await goes with it.
+thread_local constinit bool discarding = false;
+
+}  // namespace
 
 std::exception_ptr NoValueError(const PromiseBase& frame) {
   return std::make_exception_ptr(
@@ -16,7 +22,7 @@ std::exception_ptr NoValueError(const PromiseBase& frame) {
 
 void DestroyUnawaited(PromiseBase& frame) {
   EventLoop* const loop = EventLoop::CurrentOrNull();
-  if (loop != nullptr && loop->debug()) {
+  if (loop != nullptr && loop->debug() && !discarding) {
     ExceptionContext context;
     context.message = "coroutine was never awaited";
     context.Add("coroutine", absl::StrCat("<coroutine at ", frame.where.file_name(), ":", frame.where.line(), " ",
@@ -111,12 +117,14 @@ void Root::DestroyChain() {
   Unlink();
   PromiseBase* frame = std::exchange(at_, nullptr);
   frame_ = nullptr;
+  const bool outer = std::exchange(discarding, discarding || !finished_);
   while (frame != nullptr) {
     PromiseBase* const parent = frame->parent;
     if (frame->owner != nullptr) *frame->owner = nullptr;
     frame->self.destroy();
     frame = parent;
   }
+  discarding = outer;
 }
 
 std::string Root::DescribeChain() const {
