@@ -24,6 +24,8 @@
 #include "troupe/loop/fd_watcher.h"
 #include "troupe/loop/timer_heap.h"
 #include "troupe/net/internal/byte_transport.h"
+#include "troupe/net/internal/tls_settings.h"
+#include "troupe/net/internal/tls_state.h"
 #include "troupe/net/internal/tls_transport.h"
 #include "troupe/net/resolve.h"
 #include "troupe/net/stream_transport.h"
@@ -201,31 +203,20 @@ std::vector<SocketAddress> Interleaved(const std::vector<SocketAddress>& address
   return ordered;
 }
 
-// What is made of a connected socket.
-struct Security {
-  std::shared_ptr<TlsState> tls;  // null: clear text
-  std::string server_hostname;
-  TlsTimeouts timeouts;
-};
-
-// `host`: what is connected to, "" if that is no host. The rules of C-CON-01.
-absl::StatusOr<Security> ParseSecurity(const TlsContext* tls, absl::string_view server_hostname, absl::string_view host,
-                                       std::optional<absl::Duration> handshake,
-                                       std::optional<absl::Duration> shutdown) {
-  Security security;
-  if (tls == nullptr) {
-    if (!server_hostname.empty()) return absl::InvalidArgumentError("server_hostname is only meaningful with tls");
-    if (handshake.has_value()) return absl::InvalidArgumentError("tls_handshake_timeout is only meaningful with tls");
-    if (shutdown.has_value()) return absl::InvalidArgumentError("tls_shutdown_timeout is only meaningful with tls");
-    return security;
+// What becomes of a connected socket. `host`: what is connected to, "" if that is no host. The rules of C-CON-01.
+absl::StatusOr<TlsSettings> ParseSecurity(const ConnectOptions& options, const std::string& host) {
+  if (options.tls != nullptr && options.tls->is_server()) {
+    return absl::InvalidArgumentError("to connect takes a TlsContext for clients");
   }
-  security.tls = tls->state();
-  security.server_hostname = std::string(server_hostname.empty() ? host : server_hostname);
-  ASSIGN_OR_RETURN(security.timeouts, TlsTimeouts::Make(handshake, shutdown));
-  if (security.tls->verifies_host_name() && security.server_hostname.empty()) {
+  ASSIGN_OR_RETURN(TlsSettings settings,
+                   TlsSettings::Make(options.tls, options.server_hostname, options.tls_handshake_timeout,
+                                     options.tls_shutdown_timeout));
+  RETURN_IF_ERROR(settings.SetAlpn(options.tls_alpn));
+  if (settings.server_hostname.empty()) settings.server_hostname = host;
+  if (settings.secure() && settings.server_hostname.empty() && settings.state->verifies_host_name()) {
     return absl::InvalidArgumentError("You must set server_hostname when using TLS without a host");
   }
-  return security;
+  return settings;
 }
 
 struct Target {
@@ -234,7 +225,7 @@ struct Target {
   std::optional<SocketAddress> local;
   absl::Duration delay = absl::InfiniteDuration();
   size_t interleave = 0;
-  Security security;
+  TlsSettings security;
 };
 
 absl::StatusOr<Target> ParseTarget(const ConnectOptions& options) {
@@ -273,11 +264,7 @@ absl::StatusOr<Target> ParseTarget(const ConnectOptions& options) {
   if (!target.address.has_value() && options.socket < 0 && target.query.service.empty()) {
     return absl::InvalidArgumentError("a port to connect to was not specified");
   }
-  if (options.tls != nullptr && options.tls->is_server()) {
-    return absl::InvalidArgumentError("to connect takes a TlsContext for clients");
-  }
-  ASSIGN_OR_RETURN(target.security, ParseSecurity(options.tls, options.server_hostname, target.query.host,
-                                                  options.tls_handshake_timeout, options.tls_shutdown_timeout));
+  ASSIGN_OR_RETURN(target.security, ParseSecurity(options, target.query.host));
   return target;
 }
 
@@ -295,18 +282,17 @@ absl::Status Combine(const std::vector<absl::Status>& errors) {
 
 // Takes `fd`, a connected socket, over.
 Task<absl::StatusOr<Connected<>>> MakeConnected(EventLoop& loop, ProtocolFactory factory, int fd,
-                                                const Security& security) {
+                                                const TlsSettings& security) {
   absl::Cleanup close = [&loop, fd] { loop.os().Close(fd); };
   std::unique_ptr<BaseProtocol> protocol = factory();
   if (protocol == nullptr) throw InvalidState("the protocol factory returned null");
   std::move(close).Cancel();
   ByteTransport* transport = nullptr;
-  if (security.tls == nullptr) {
+  if (!security.secure()) {
     transport = new StreamTransport(loop, fd, std::move(protocol));
     transport->Start();
   } else {
-    transport = TlsTransport::OverSocket(loop, fd, nullptr, std::move(protocol), security.tls, security.server_hostname,
-                                         security.timeouts);
+    transport = TlsTransport::OverSocket(loop, fd, nullptr, std::move(protocol), security);
   }
   Connected<> made{TransportPtr(transport), &transport->protocol()};
   absl::Cleanup abort = [transport] { transport->Abort(); };
@@ -319,8 +305,8 @@ Task<absl::StatusOr<Connected<>>> MakeConnected(EventLoop& loop, ProtocolFactory
 
 // Takes `fd`, which came from elsewhere, over.
 Task<absl::StatusOr<Connected<>>> ConnectGiven(EventLoop& loop, ProtocolFactory factory, int fd,
-                                               absl::StatusOr<Security> parsed) {
-  CO_ASSIGN_OR_RETURN(const Security security, std::move(parsed));
+                                               absl::StatusOr<TlsSettings> parsed) {
+  CO_ASSIGN_OR_RETURN(const TlsSettings security, std::move(parsed));
   CO_RETURN_IF_ERROR(AdoptStreamSocket(loop.os(), fd));
   co_return co_await MakeConnected(loop, std::move(factory), fd, security);
 }
@@ -355,8 +341,8 @@ Task<absl::StatusOr<Connected<>>> Connect(EventLoop& loop, ProtocolFactory facto
 
 Task<absl::StatusOr<Connected<>>> ConnectAccepted(EventLoop& loop, ProtocolFactory factory, int fd,
                                                   const AcceptedSocketOptions& options) {
-  absl::StatusOr<Security> security =
-      ParseSecurity(options.tls, "", "", options.tls_handshake_timeout, options.tls_shutdown_timeout);
+  absl::StatusOr<TlsSettings> security =
+      TlsSettings::Make(options.tls, "", options.tls_handshake_timeout, options.tls_shutdown_timeout);
   if (options.tls != nullptr && !options.tls->is_server()) {
     security = absl::InvalidArgumentError("an accepted connection takes a TlsContext for servers");
   }

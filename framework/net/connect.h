@@ -15,12 +15,14 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <type_traits>
 #include <utility>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "troupe/async/task.h"
 #include "troupe/base/socket_address.h"
 #include "troupe/loop/event_loop.h"
@@ -55,6 +57,8 @@ struct ConnectOptions {
   const TlsContext* tls = nullptr;
   // Whom to ask for and to verify: the host that is connected to, unless this says otherwise.
   absl::string_view server_hostname = {};
+  // Instead of the context's `alpn`.
+  absl::Span<const std::string> tls_alpn = {};
   std::optional<absl::Duration> tls_handshake_timeout = std::nullopt;  // 60 s
   // From Close() on: to send what is buffered and to close down. 30 s.
   std::optional<absl::Duration> tls_shutdown_timeout = std::nullopt;

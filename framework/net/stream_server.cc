@@ -153,8 +153,7 @@ StreamServer::StreamServer(EventLoop& loop, ProtocolFactory factory, const Strea
       backlog_(options.backlog),
       reuse_address_(options.reuse_address),
       reuse_port_(options.reuse_port),
-      connections_max_(options.connections_max != 0 ? options.connections_max : DefaultConnectionsMax(loop.os())),
-      tls_(options.tls != nullptr ? options.tls->state() : nullptr) {}
+      connections_max_(options.connections_max != 0 ? options.connections_max : DefaultConnectionsMax(loop.os())) {}
 
 StreamServer::~StreamServer() {
   Close();
@@ -241,11 +240,11 @@ Task<absl::Status> StreamServer::StartServing() {
 void StreamServer::AddConnection(int fd, const SocketAddress& peer, std::unique_ptr<BaseProtocol> protocol) {
   accepted_.Add();
   internal::ByteTransport* transport = nullptr;
-  if (tls_ == nullptr) {
+  if (!tls_.secure()) {
     transport = new internal::StreamTransport(loop_, fd, std::move(protocol), &peer);
     transport->Start();
   } else {
-    transport = internal::TlsTransport::OverSocket(loop_, fd, &peer, std::move(protocol), tls_, "", tls_timeouts_);
+    transport = internal::TlsTransport::OverSocket(loop_, fd, &peer, std::move(protocol), tls_);
   }
   transport->set_owner(this);
   connections_.PushBack(*transport);
@@ -347,17 +346,16 @@ Task<absl::StatusOr<std::unique_ptr<StreamServer>>> internal::BuildServer(EventL
   if (options.backlog < 1) {
     co_return absl::InvalidArgumentError(absl::StrCat("backlog must be at least 1, got ", options.backlog));
   }
-  if (options.tls == nullptr && options.tls_handshake_timeout.has_value()) {
-    co_return absl::InvalidArgumentError("tls_handshake_timeout is only meaningful with tls");
-  }
-  if (options.tls == nullptr && options.tls_shutdown_timeout.has_value()) {
-    co_return absl::InvalidArgumentError("tls_shutdown_timeout is only meaningful with tls");
-  }
   if (options.tls != nullptr && !options.tls->is_server()) {
     co_return absl::InvalidArgumentError("a server takes a TlsContext for servers");
   }
-  CO_ASSIGN_OR_RETURN(const TlsTimeouts tls_timeouts,
-                      TlsTimeouts::Make(options.tls_handshake_timeout, options.tls_shutdown_timeout));
+  CO_ASSIGN_OR_RETURN(TlsSettings tls,
+                      TlsSettings::Make(options.tls, "", options.tls_handshake_timeout, options.tls_shutdown_timeout));
+  CO_RETURN_IF_ERROR(tls.SetAlpn(options.tls_alpn));
+  if (options.allow_clear_text && !tls.secure()) {
+    co_return absl::InvalidArgumentError("allow_clear_text is only meaningful with tls");
+  }
+  tls.clear_text_allowed = options.allow_clear_text;
   std::vector<SocketAddress> addresses;
   for (const std::string& text : options.listen) {
     std::vector<SocketAddress> found;
@@ -377,7 +375,7 @@ Task<absl::StatusOr<std::unique_ptr<StreamServer>>> internal::BuildServer(EventL
     }
   }
   std::unique_ptr<StreamServer> server(new StreamServer(loop, std::move(factory), options));
-  server->tls_timeouts_ = tls_timeouts;
+  server->tls_ = std::move(tls);
   CO_RETURN_IF_ERROR(server->Adopt(options.sockets));
   absl::Status skipped;
   for (const SocketAddress& address : addresses) {

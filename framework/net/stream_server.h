@@ -34,7 +34,7 @@
 #include "troupe/loop/event_loop.h"
 #include "troupe/net/internal/byte_transport.h"
 #include "troupe/net/internal/occurrence.h"
-#include "troupe/net/internal/tls_timeouts.h"
+#include "troupe/net/internal/tls_settings.h"
 #include "troupe/net/protocol.h"
 #include "troupe/net/tls_context.h"
 
@@ -63,6 +63,11 @@ struct StreamServerOptions {
   // ConnectionMade comes after the handshake; one that fails costs its own connection only, and its protocol hears nothing
   // (C-ACC-07).
   const TlsContext* tls = nullptr;
+  // Instead of the context's `alpn`.
+  std::vector<std::string> tls_alpn = {};
+  // Beside TLS the same port serves clear text to who does not begin with a handshake: Transport::tls() is null there.
+  // The peer has to speak first, within the handshake's limit. There is no half-open state either.
+  bool allow_clear_text = false;
   std::optional<absl::Duration> tls_handshake_timeout = std::nullopt;  // 60 s
   // From Close() on: to send what is buffered and to close down. 30 s.
   std::optional<absl::Duration> tls_shutdown_timeout = std::nullopt;
@@ -139,8 +144,7 @@ class StreamServer final : private internal::TransportOwner {
   const bool reuse_address_;
   const bool reuse_port_;
   size_t connections_max_;
-  std::shared_ptr<internal::TlsState> tls_;  // the context's; null: clear text
-  internal::TlsTimeouts tls_timeouts_;
+  internal::TlsSettings tls_;
   Context context_;  // in force where it began to listen; each connection gets a copy
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::vector<SocketAddress> addresses_;

@@ -11,12 +11,13 @@
 namespace troupe {
 namespace {
 
-using internal::TlsTimeouts;
+using internal::TlsSettings;
 using internal::TlsTransport;
 
-absl::StatusOr<TlsTimeouts> Check(Transport& transport, const TlsContext& context, const StartTlsOptions& options) {
-  ASSIGN_OR_RETURN(const TlsTimeouts timeouts,
-                   TlsTimeouts::Make(options.tls_handshake_timeout, options.tls_shutdown_timeout));
+absl::StatusOr<TlsSettings> Check(Transport& transport, const TlsContext& context, const StartTlsOptions& options) {
+  ASSIGN_OR_RETURN(TlsSettings settings,
+                   TlsSettings::Make(&context, options.server_hostname, options.tls_handshake_timeout,
+                                     options.tls_shutdown_timeout));
   if (context.state()->verifies_host_name() && options.server_hostname.empty()) {
     return absl::InvalidArgumentError("You must set server_hostname when using TLS without a host");
   }
@@ -25,7 +26,7 @@ absl::StatusOr<TlsTimeouts> Check(Transport& transport, const TlsContext& contex
     return absl::InvalidArgumentError(
         absl::StrCat("transport ", transport.DebugString(), " is not supported by StartTls()"));
   }
-  return timeouts;
+  return settings;
 }
 
 absl::Status WhyNot(const TlsTransport& transport) {
@@ -57,26 +58,24 @@ Task<absl::StatusOr<Transport*>> AwaitServed(TlsTransport* transport) {
 
 Task<absl::StatusOr<TransportPtr>> StartTls(TransportPtr transport, const TlsContext& context,
                                             const StartTlsOptions& options) {
-  const absl::StatusOr<TlsTimeouts> timeouts = Check(*transport, context, options);
-  if (!timeouts.ok()) {
+  absl::StatusOr<TlsSettings> settings = Check(*transport, context, options);
+  if (!settings.ok()) {
     transport->Abort();
-    return Refuse<TransportPtr>(timeouts.status());
+    return Refuse<TransportPtr>(settings.status());
   }
-  return Await(
-      TransportPtr(TlsTransport::Upgrade(std::move(transport), context.state(), options.server_hostname, *timeouts)));
+  return Await(TransportPtr(TlsTransport::Upgrade(std::move(transport), *std::move(settings))));
 }
 
 Task<absl::StatusOr<Transport*>> StartTls(Transport& transport, const TlsContext& context,
                                           const StartTlsOptions& options) {
-  const absl::StatusOr<TlsTimeouts> timeouts = Check(transport, context, options);
-  if (!timeouts.ok()) return Refuse<Transport*>(timeouts.status());
+  absl::StatusOr<TlsSettings> settings = Check(transport, context, options);
+  if (!settings.ok()) return Refuse<Transport*>(settings.status());
   const auto* bytes = dynamic_cast<internal::ByteTransport*>(&transport);
   if (bytes == nullptr || !bytes->has_owner()) {
     return Refuse<Transport*>(absl::InvalidArgumentError(
         absl::StrCat("transport ", transport.DebugString(), " is no server's: StartTls() takes its TransportPtr")));
   }
-  return AwaitServed(
-      TlsTransport::Upgrade(TransportPtr(&transport), context.state(), options.server_hostname, *timeouts));
+  return AwaitServed(TlsTransport::Upgrade(TransportPtr(&transport), *std::move(settings)));
 }
 
 }  // namespace troupe

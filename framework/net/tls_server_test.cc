@@ -1,8 +1,10 @@
 // TLS from the start, over simulated sockets: CreateServer, CreateConnection, ConnectAcceptedSocket, and the upgrade of a
 // connection that a server owns.
+#include <malloc.h>
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -44,11 +46,10 @@ class TlsServerTest : public NetTest {
     leaf.dns_names = {"kv.test", "localhost"};
     leaf.ip_addresses = {"127.0.0.1"};
     const TestCertificate certificate = Root().Issue(leaf);
-    TlsOptions server;
-    server.certificates.emplace_back();
-    server.certificates[0].chain = certificate.chain();
-    server.certificates[0].key = certificate.key();
-    server_context_ = *TlsContext::ForServer(server);
+    server_options_.certificates.emplace_back();
+    server_options_.certificates[0].chain = certificate.chain();
+    server_options_.certificates[0].key = certificate.key();
+    server_context_ = *TlsContext::ForServer(server_options_);
     TlsOptions client;
     client.roots = Root().certificate();
     client_context_ = *TlsContext::ForClient(client);
@@ -57,10 +58,11 @@ class TlsServerTest : public NetTest {
     static const auto* const root = new TestCertificate(TestCertificate::Root());
     return *root;
   }
-  void ServeTls(StreamServerOptions options = {}) {
-    options.tls = &*server_context_;
+  void ServeTls(StreamServerOptions options, const TlsContext& context) {
+    options.tls = &context;
     Serve(std::move(options));
   }
+  void ServeTls(StreamServerOptions options = {}) { ServeTls(std::move(options), *server_context_); }
   ConnectOptions Secure() {
     ConnectOptions options;
     options.address = server_->addresses().front();
@@ -98,6 +100,7 @@ class TlsServerTest : public NetTest {
     EXPECT_EQ(os_.Send(fd, absl::MakeConstSpan(&piece, 1)), static_cast<int64_t>(text.size()));
   }
 
+  TlsOptions server_options_;
   std::optional<TlsContext> server_context_, client_context_;
 };
 INSTANTIATE_POLLING(TlsServerTest);
@@ -312,6 +315,101 @@ TEST_P(TlsServerTest, CertificatesAreReloadedWhileServingWithoutOneFailedHandsha
   }
   EXPECT_EQ(server_->tls_handshake_failures().value(), 0u);
   EXPECT_EQ(server_->connections(), 20u);
+}
+
+TEST_P(TlsServerTest, AServerAndAClientMayAgreeOnOtherProtocolsThanTheirContexts) {
+  StreamServerOptions options;
+  options.tls_alpn = {"troupe/1"};
+  ServeTls(std::move(options));
+  const std::vector<std::string> offered = {"other", "troupe/1"};
+  ConnectOptions client = Secure();
+  client.tls_alpn = offered;
+  absl::StatusOr<Connected<>> connected = TryConnect(client);
+  ASSERT_TRUE(connected.ok()) << connected.status();
+  EXPECT_EQ(connected->transport->tls()->alpn, "troupe/1");
+  connected->transport->Abort();
+  const std::vector<std::string> others = {"other"};
+  client.tls_alpn = others;
+  EXPECT_THAT(std::string(TryConnect(client).status().message()), HasSubstr("no application protocol"));
+  const std::vector<std::string> empty = {""};
+  client.tls_alpn = empty;
+  EXPECT_THAT(std::string(Refusal(client).message()), HasSubstr("ALPN"));
+  client.tls = nullptr;
+  client.server_hostname = {};
+  client.tls_alpn = others;
+  EXPECT_EQ(Refusal(client).message(), "tls_alpn is only meaningful with tls");
+}
+
+// Less than 20 KiB an end. Without tickets: OpenSSL's client keeps the 16 KiB into which it has read one.
+TEST_P(TlsServerTest, AnIdleConnectionTakesLittleMoreThanAPlainOne) {
+  constexpr int kConnections = 50;
+  const auto held = [] { return static_cast<int64_t>(mallinfo2().uordblks); };
+  TlsOptions options = server_options_;
+  options.session_tickets = false;
+  const TlsContext without_tickets = *TlsContext::ForServer(options);
+  const auto measure = [&](bool tls) {
+    const auto connect = [&] { tls ? ConnectTls() : Connect(); };
+    tls ? ServeTls({}, without_tickets) : ServeOn({"127.0.0.1:0"});
+    connect();  // what is made once
+    Settle();
+    const int64_t before = held();
+    for (int i = 0; i < kConnections; ++i) connect();
+    Settle();
+    const int64_t each = (held() - before) / kConnections;
+    for (const TransportPtr& client : clients_) client->Abort();
+    clients_.clear();
+    server_.reset();
+    Settle();
+    return each;
+  };
+  const int64_t plain = measure(false);
+  if (plain <= 0) return;  // a sanitizer's allocator does not count
+  const int64_t both_ends = measure(true) - plain;
+  RecordProperty("bytes_of_both_ends", static_cast<int>(both_ends));
+  std::printf("TLS takes %d bytes more for both ends of a connection\n", static_cast<int>(both_ends));
+  EXPECT_LT(both_ends, 2 * (20 << 10));
+}
+
+TEST_P(TlsServerTest, AServerMayAllowClearTextBesideTls) {
+  StreamServerOptions options;
+  options.listen = {"127.0.0.1:0"};
+  options.allow_clear_text = true;
+  EXPECT_EQ(Create(options).status().message(), "allow_clear_text is only meaningful with tls");
+  options.tls_handshake_timeout = absl::Seconds(5);
+  std::vector<bool> secure;
+  served_.on_data = [&](Transport& transport, absl::Span<const char> data) {
+    secure.push_back(transport.tls() != nullptr);
+    transport.Write(data);
+  };
+  ServeTls(options);
+  ConnectTls().Write("hello");
+  Settle();
+  Transport& plain = Connect();
+  const std::string text(300'000, 'x');
+  plain.Write(absl::MakeConstSpan(text));
+  Settle();
+  EXPECT_EQ(client_.received, 5 + text.size());
+  EXPECT_TRUE(secure.front());
+  EXPECT_FALSE(secure.back());
+  plain.Close();
+  Settle();
+  EXPECT_EQ(served_.Count("eof"), 1u);
+  EXPECT_EQ(served_.Count("lost OK"), 1u);
+  // Who says nothing at all is not waited for.
+  const int fd = Knock();
+  Settle();
+  EXPECT_EQ(server_->connections(), 1u);
+  EXPECT_EQ(server_->tls_handshake_failures().value(), 1u);
+  os_.Close(fd);
+  // A server that closes first.
+  Transport& other = Connect();
+  other.Write("hello");
+  Settle();
+  server_->Close();
+  server_->CloseConnections();
+  Settle();
+  EXPECT_EQ(server_->connections(), 0u);
+  EXPECT_EQ(served_.Count("lost OK"), 3u);
 }
 
 // ---------------------------------------------------------------------------------------------------- others

@@ -58,9 +58,11 @@ int OnNewSession(SSL* ssl, SSL_SESSION* session) noexcept {
   return 1;  // the reference is ours
 }
 
-int ChooseAlpn(SSL*, const unsigned char** chosen, unsigned char* chosen_bytes, const unsigned char* offered,
-               unsigned int offered_bytes, void* argument) noexcept {
-  const std::string& ours = static_cast<const TlsGeneration*>(argument)->alpn;
+int ChooseAlpn(SSL* ssl, const unsigned char** chosen, unsigned char* chosen_bytes, const unsigned char* offered,
+               unsigned int offered_bytes, void*) noexcept {
+  const std::string& own = NotesOf(ssl).alpn;
+  const std::string& ours = own.empty() ? GenerationOf(ssl).alpn : own;
+  if (ours.empty()) return SSL_TLSEXT_ERR_NOACK;
   unsigned char* found = nullptr;
   const int result = SSL_select_next_proto(&found, chosen_bytes, reinterpret_cast<const unsigned char*>(ours.data()),
                                            static_cast<unsigned int>(ours.size()), offered, offered_bytes);
@@ -133,18 +135,6 @@ absl::StatusOr<TlsIdentity> ReadIdentity(const TlsCertificate& given) {
     return Refused("the private key is not the certificate's");
   }
   return identity;
-}
-
-absl::StatusOr<std::string> AlpnOnWire(const std::vector<std::string>& protocols) {
-  std::string wire;
-  for (const std::string& protocol : protocols) {
-    if (protocol.empty() || protocol.size() > 255) {
-      return absl::InvalidArgumentError("TLS: the name of a protocol (ALPN) has 1 to 255 bytes");
-    }
-    wire.push_back(static_cast<char>(protocol.size()));
-    wire.append(protocol);
-  }
-  return wire;
 }
 
 int OpenSslVersion(TlsVersion version) { return version == TlsVersion::k1_2 ? TLS1_2_VERSION : TLS1_3_VERSION; }
@@ -376,7 +366,7 @@ absl::StatusOr<std::shared_ptr<const TlsGeneration>> TlsState::MakeGeneration(
   SSL_CTX_set_verify_depth(context, kIntermediatesMax);
 
   if (server_) {
-    if (!made->alpn.empty()) SSL_CTX_set_alpn_select_cb(context, ChooseAlpn, made.get());
+    SSL_CTX_set_alpn_select_cb(context, ChooseAlpn, nullptr);
     SSL_CTX_set_options(context, SSL_OP_CIPHER_SERVER_PREFERENCE);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_session_id_context(context, kSessionIdContext, sizeof(kSessionIdContext) - 1);
@@ -442,10 +432,9 @@ std::shared_ptr<const TlsGeneration> TlsState::generation() const {
 
 // ---------------------------------------------------------------------------------------------------- one connection
 
-absl::StatusOr<std::unique_ptr<TlsSession>> TlsSession::Make(std::shared_ptr<TlsState> state, absl::string_view host,
-                                                             absl::Time now) {
+absl::StatusOr<std::unique_ptr<TlsSession>> TlsSession::Make(const TlsSettings& settings, absl::Time now) {
   ERR_clear_error();
-  std::unique_ptr<TlsSession> made(new TlsSession(std::move(state)));
+  std::unique_ptr<TlsSession> made(new TlsSession(settings.state));
   const TlsState& with = *made->state_;
   made->ssl_.reset(SSL_new(made->generation_->context.get()));
   SSL* ssl = made->ssl();
@@ -455,11 +444,16 @@ absl::StatusOr<std::unique_ptr<TlsSession>> TlsSession::Make(std::shared_ptr<Tls
   X509_VERIFY_PARAM* verify = SSL_get0_param(ssl);
   X509_VERIFY_PARAM_set_time(verify, absl::ToTimeT(with.options().verification_time.value_or(now)));
   if (with.server()) {
+    made->notes_.alpn = settings.alpn;
     SSL_set_accept_state(ssl);
     return made;
   }
   SSL_set_connect_state(ssl);
-  const std::string name(absl::StripSuffix(host, "."));
+  if (!settings.alpn.empty() && SSL_set_alpn_protos(ssl, reinterpret_cast<const unsigned char*>(settings.alpn.data()),
+                                                    static_cast<unsigned int>(settings.alpn.size())) != 0) {
+    return Refused("ALPN");
+  }
+  const std::string name(absl::StripSuffix(settings.server_hostname, "."));
   if (name.empty()) {
     if (!with.verifies_host_name()) return made;
     return absl::InvalidArgumentError("You must set server_hostname when using TLS without a host");

@@ -23,6 +23,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "troupe/base/tls_info.h"
+#include "troupe/net/internal/tls_settings.h"
 #include "troupe/net/tls_context.h"
 
 namespace troupe::internal {
@@ -48,6 +49,7 @@ std::string TakeOpenSslErrors();
 struct TlsNotes {
   uint32_t handshake_messages = 0;  // received
   std::string session_key;          // under which a client's sessions are kept; "": not at all
+  std::string alpn;                 // of a server's connection; "": the generation's
 };
 
 // The sessions that a client may resume, by server. Bounded: the least recently used server goes first.
@@ -127,9 +129,8 @@ class TlsState {
 // One connection's SSL object, with what its callbacks note.
 class TlsSession {
  public:
-  // `host`: clients: whom to ask for and to verify; "" without. RESOURCE_EXHAUSTED, or INVALID_ARGUMENT: no such name.
-  static absl::StatusOr<std::unique_ptr<TlsSession>> Make(std::shared_ptr<TlsState> state, absl::string_view host,
-                                                          absl::Time now);
+  // RESOURCE_EXHAUSTED, or INVALID_ARGUMENT: a client's host name is none.
+  static absl::StatusOr<std::unique_ptr<TlsSession>> Make(const TlsSettings& settings, absl::Time now);
   TlsSession(const TlsSession&) = delete;
   TlsSession& operator=(const TlsSession&) = delete;
 

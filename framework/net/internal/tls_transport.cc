@@ -28,6 +28,8 @@ constexpr size_t kBatchBytes = 64 << 10;
 // Handshake messages after the handshake (key updates, tickets): this many, and one more for each MiB received. An
 // honest peer sends two tickets, and a key update per 2^24 records.
 constexpr uint32_t kMessagesMax = 32;
+// The first byte of TLS (RFC 8446, 5.1): no text begins with it.
+constexpr char kHandshakeRecord = 22;
 
 absl::Status Truncated() {
   return absl::DataLossError("TLS: the peer ended the connection without close_notify: what came may be cut short");
@@ -123,12 +125,9 @@ void TlsProtocol::ConnectionLost(const absl::Status& reason) {
 // ---------------------------------------------------------------------------------------------------- making
 
 TlsTransport::TlsTransport(EventLoop& loop, std::unique_ptr<BaseProtocol> protocol, TlsProtocol& protocol_below,
-                           std::shared_ptr<TlsState> state, absl::string_view server_hostname,
-                           const TlsTimeouts& timeouts)
+                           TlsSettings settings)
     : ByteTransport(loop, "TLS transport", std::move(protocol), DeviceKind::kLayer),
-      tls_state_(std::move(state)),
-      server_hostname_(server_hostname),
-      timeouts_(timeouts),
+      settings_(std::move(settings)),
       protocol_below_(protocol_below) {
   protocol_below_.set_above(this);
 }
@@ -140,26 +139,22 @@ void TlsTransport::SetBelow(TransportPtr below) {
 }
 
 TlsTransport* TlsTransport::OverSocket(EventLoop& loop, int fd, const SocketAddress* peer,
-                                       std::unique_ptr<BaseProtocol> protocol, std::shared_ptr<TlsState> state,
-                                       absl::string_view server_hostname, const TlsTimeouts& timeouts) {
+                                       std::unique_ptr<BaseProtocol> protocol, TlsSettings settings) {
   auto protocol_below = std::make_unique<TlsProtocol>();
-  auto* made =
-      new TlsTransport(loop, std::move(protocol), *protocol_below, std::move(state), server_hostname, timeouts);
+  auto* made = new TlsTransport(loop, std::move(protocol), *protocol_below, std::move(settings));
   auto* below = new StreamTransport(loop, fd, std::move(protocol_below), peer);
   made->SetBelow(TransportPtr(below));
   below->Start();
   return made;
 }
 
-TlsTransport* TlsTransport::Upgrade(TransportPtr below, std::shared_ptr<TlsState> state,
-                                    absl::string_view server_hostname, const TlsTimeouts& timeouts) {
+TlsTransport* TlsTransport::Upgrade(TransportPtr below, TlsSettings settings) {
   const bool reading = below->is_reading();
   below->PauseReading();
   auto protocol_below = std::make_unique<TlsProtocol>();
   TlsProtocol& in_between = *protocol_below;
   std::unique_ptr<BaseProtocol> protocol = below->ExchangeProtocol(std::move(protocol_below));
-  auto* made =
-      new TlsTransport(below->loop(), std::move(protocol), in_between, std::move(state), server_hostname, timeouts);
+  auto* made = new TlsTransport(below->loop(), std::move(protocol), in_between, std::move(settings));
   made->upgraded_ = true;
   made->below_reading_ = false;
   made->set_connection_made();
@@ -171,23 +166,38 @@ TlsTransport* TlsTransport::Upgrade(TransportPtr below, std::shared_ptr<TlsState
 }
 
 const TlsInfo* TlsTransport::tls() const {
-  if (info_ == nullptr && opened()) info_ = std::make_unique<TlsInfo>(session_->Info());
+  if (info_ == nullptr && opened() && !clear_) info_ = std::make_unique<TlsInfo>(session_->Info());
   return info_.get();
 }
 
 // ---------------------------------------------------------------------------------------------------- handshake
 
 void TlsTransport::OnBelowMade() {
-  if (!ended()) StartHandshake();
+  if (ended()) return;
+  if (!settings_.clear_text_allowed) return StartHandshake();
+  state_ = State::kDetecting;
+  StartTimeout(settings_.handshake_timeout);
+}
+
+void TlsTransport::Detect() {
+  const char first = stash_.empty() ? lent_.front() : stash_.front().front();
+  if (first == kHandshakeRecord) return StartHandshake();
+  clear_ = true;
+  PrepareBelow();
+  Opened();
+}
+
+void TlsTransport::PrepareBelow() {
+  // It says when it holds something, and when it does not any more.
+  below_paused_ = below_->write_buffer_size() > 0;
+  below_->SetWriteBufferLimits({.high = 0}).IgnoreError();
 }
 
 void TlsTransport::StartHandshake() {
   if (ended()) return;
   state_ = State::kHandshake;
-  // It says when it holds something, and when it does not any more.
-  below_paused_ = below_->write_buffer_size() > 0;
-  below_->SetWriteBufferLimits({.high = 0}).IgnoreError();
-  auto made = TlsSession::Make(tls_state_, std::exchange(server_hostname_, {}), loop().os().WallNow());
+  PrepareBelow();
+  auto made = TlsSession::Make(settings_, loop().os().WallNow());
   if (!made.ok()) return Fail(made.status());
   session_ = *std::move(made);
   BIO* const bio = BIO_new(TlsBio::Method());
@@ -195,7 +205,7 @@ void TlsTransport::StartHandshake() {
   BIO_set_data(bio, this);
   BIO_set_init(bio, 1);
   SSL_set_bio(ssl(), bio, bio);
-  StartTimeout(timeouts_.handshake);
+  StartTimeout(settings_.handshake_timeout);
   Handshake();
   Notify();
 }
@@ -216,7 +226,7 @@ void TlsTransport::Handshake() {
 void TlsTransport::Opened() {
   timeout_.Cancel();
   state_ = State::kOpen;
-  session_->notes().handshake_messages = 0;
+  if (!clear_) session_->notes().handshake_messages = 0;
   upgraded_ ? StartMade() : Start();
 }
 
@@ -228,7 +238,7 @@ void TlsTransport::StartTimeout(absl::Duration limit) {
 void TlsTransport::OnTimeout() {
   if (!opened()) {
     return Fail(absl::UnavailableError(absl::StrCat("TLS handshake is taking longer than ",
-                                                    absl::ToDoubleSeconds(timeouts_.handshake),
+                                                    absl::ToDoubleSeconds(settings_.handshake_timeout),
                                                     " seconds: aborting the connection")));
   }
   if (below_ != nullptr) below_->Abort();
@@ -253,6 +263,7 @@ void TlsTransport::OnBelowData(absl::Span<const char> data) {
 
 void TlsTransport::TakeInput() {
   if (ended()) return;
+  if (state_ == State::kDetecting) Detect();
   if (state_ == State::kHandshake) Handshake();
   if (state_ == State::kOpen) Deliver();
   if (state_ == State::kShutdown) Discard();
@@ -279,7 +290,7 @@ void TlsTransport::OnBelowLost(const absl::Status& reason) {
   if (is_closing()) return End(reason);
   // One without a half-open state: what has come is still to be read.
   if (reason.ok() && below_eof_) return Notify();
-  End(reason.ok() ? Truncated() : reason);
+  End(reason.ok() && !clear_ ? Truncated() : reason);
 }
 
 size_t TlsTransport::Read(char* bytes, size_t size) noexcept {
@@ -297,8 +308,8 @@ size_t TlsTransport::Read(char* bytes, size_t size) noexcept {
 // ---------------------------------------------------------------------------------------------------- reading
 
 bool TlsTransport::HasInput() const {
-  return !stash_.empty() || !lent_.empty() || below_eof_ || !failure_.ok() || SSL_pending(ssl()) > 0 ||
-         (SSL_get_shutdown(ssl()) & SSL_RECEIVED_SHUTDOWN) != 0;
+  if (!stash_.empty() || !lent_.empty() || below_eof_ || !failure_.ok()) return true;
+  return !clear_ && (SSL_pending(ssl()) > 0 || (SSL_get_shutdown(ssl()) & SSL_RECEIVED_SHUTDOWN) != 0);
 }
 
 void TlsTransport::Deliver() {
@@ -312,6 +323,10 @@ void TlsTransport::Deliver() {
 }
 
 int64_t TlsTransport::DeviceReceive(absl::Span<char> bytes) {
+  if (clear_) {
+    const size_t n = Read(bytes.data(), bytes.size());
+    return n > 0 || below_eof_ ? static_cast<int64_t>(n) : -EAGAIN;
+  }
   if (!failure_.ok()) {
     Fail(std::exchange(failure_, absl::OkStatus()));
     return -EAGAIN;
@@ -376,6 +391,7 @@ void TlsTransport::Notify() {
 int64_t TlsTransport::DeviceSend(absl::Span<const iovec> pieces) {
   if (below_lost_) return -EPIPE;
   if (state_ != State::kOpen || below_paused_) return -EAGAIN;
+  if (clear_) return PassOn(pieces);
   char gathered[kRecordBytesMax];
   int64_t sent = 0;
   size_t next = 0;    // the piece to be sent next
@@ -410,6 +426,18 @@ int64_t TlsTransport::DeviceSend(absl::Span<const iovec> pieces) {
   return sent;
 }
 
+int64_t TlsTransport::PassOn(absl::Span<const iovec> pieces) {
+  int64_t sent = 0;
+  for (const iovec& piece : pieces) {
+    if (below_paused_) break;
+    outgoing_.Append(absl::MakeConstSpan(static_cast<const char*>(piece.iov_base), piece.iov_len));
+    sent += static_cast<int64_t>(piece.iov_len);
+    if (outgoing_.size() >= kBatchBytes) Flush();
+  }
+  Flush();
+  return sent;
+}
+
 void TlsTransport::DeliverWritable() {
   // Level-triggered: again while it is asked for, also after a Fatal.
   const absl::Cleanup again = [this] { Notify(); };
@@ -427,12 +455,16 @@ size_t TlsTransport::DeviceBuffered() const { return below_ != nullptr ? below_-
 // ---------------------------------------------------------------------------------------------------- the end
 
 void TlsTransport::DeviceClosing() {
-  if (opened()) StartTimeout(timeouts_.shutdown);
+  if (opened()) StartTimeout(settings_.shutdown_timeout);
 }
 
 bool TlsTransport::DeviceFinish() {
   if (!opened() || below_lost_) return true;
   state_ = State::kShutdown;
+  if (clear_) {
+    below_->Close();
+    return false;
+  }
   ERR_clear_error();
   SSL_shutdown(ssl());
   ERR_clear_error();
@@ -451,6 +483,11 @@ bool TlsTransport::DeviceFinish() {
 }
 
 void TlsTransport::Discard() {
+  if (clear_) {
+    stash_.Clear();
+    lent_ = {};
+    return;
+  }
   char scratch[4 << 10];
   size_t n = 0;
   ERR_clear_error();

@@ -13,7 +13,8 @@
 // Life:      made -> SetBelow -> handshake -> open -> (Close) close_notify sent -> the peer's, or its end of file, or the
 //            shutdown's time limit -> the transport below closed -> lost
 // Invariants: 1. No user code runs, and no other transport is called, inside a call to OpenSSL.
-//            2. Nothing is written below but what OpenSSL made, and nothing read is given above but what it made.
+//            2. Nothing is written below but what OpenSSL made, and nothing read is given above but what it made; unless
+//            `clear_`, which is decided once, by the first byte of the peer, before anything was written or given.
 //            3. Below reads only if all that has been read was consumed.
 #ifndef TROUPE_NET_INTERNAL_TLS_TRANSPORT_H_
 #define TROUPE_NET_INTERNAL_TLS_TRANSPORT_H_
@@ -35,8 +36,8 @@
 #include "troupe/loop/handle.h"
 #include "troupe/loop/runnable.h"
 #include "troupe/net/internal/byte_transport.h"
+#include "troupe/net/internal/tls_settings.h"
 #include "troupe/net/internal/tls_state.h"
-#include "troupe/net/internal/tls_timeouts.h"
 #include "troupe/net/protocol.h"
 #include "troupe/net/tls_context.h"
 #include "troupe/net/transport.h"
@@ -66,15 +67,13 @@ class TlsTransport final : public ByteTransport {
   // Over a transport that is being made with `protocol_below`, and is given to SetBelow() then. The handshake starts with
   // its ConnectionMade (C-TLS-01).
   TlsTransport(EventLoop& loop, std::unique_ptr<BaseProtocol> protocol, TlsProtocol& protocol_below,
-               std::shared_ptr<TlsState> state, absl::string_view server_hostname, const TlsTimeouts& timeouts);
+               TlsSettings settings);
   void SetBelow(TransportPtr below);
   // Both over a socket that is connected. `peer`: as accept(2) gave it; null: the kernel is asked.
   static TlsTransport* OverSocket(EventLoop& loop, int fd, const SocketAddress* peer,
-                                  std::unique_ptr<BaseProtocol> protocol, std::shared_ptr<TlsState> state,
-                                  absl::string_view server_hostname, const TlsTimeouts& timeouts);
+                                  std::unique_ptr<BaseProtocol> protocol, TlsSettings settings);
   // Over one that stands, whose protocol goes up. Its reading stops here and now; the handshake is queued (C-STL-02).
-  static TlsTransport* Upgrade(TransportPtr below, std::shared_ptr<TlsState> state, absl::string_view server_hostname,
-                               const TlsTimeouts& timeouts);
+  static TlsTransport* Upgrade(TransportPtr below, TlsSettings settings);
 
   // The handshake has succeeded.
   bool opened() const { return state_ == State::kOpen || state_ == State::kShutdown; }
@@ -86,7 +85,7 @@ class TlsTransport final : public ByteTransport {
 
  private:
   friend class TlsProtocol;
-  enum class State : uint8_t { kNew, kHandshake, kOpen, kShutdown };
+  enum class State : uint8_t { kNew, kDetecting, kHandshake, kOpen, kShutdown };
 
   // Readiness of the layer, queued as a descriptor's is.
   class Ready final : public troupe::Runnable {
@@ -121,9 +120,12 @@ class TlsTransport final : public ByteTransport {
   void DeviceClosing() override;
   bool DeviceFinish() override;
 
+  // Waits for the first byte, which says what the peer speaks.
+  void Detect();
   void StartHandshake();
   void Handshake();
   void Opened();
+  void PrepareBelow();
   void StartTimeout(absl::Duration limit);
   void OnTimeout();
   // Whatever has arrived goes where the state wants it.
@@ -131,6 +133,8 @@ class TlsTransport final : public ByteTransport {
   // Gives to the application while it reads and there is something.
   void Deliver();
   void DeliverWritable();
+  // Sends in clear text.
+  int64_t PassOn(absl::Span<const iovec> pieces);
   // After our close_notify: what still comes is thrown away.
   void Discard();
   // The application has something to be given: bytes, an end, or a failure.
@@ -148,9 +152,7 @@ class TlsTransport final : public ByteTransport {
   size_t Read(char* bytes, size_t size) noexcept;
   void Append(const char* bytes, size_t size) noexcept { outgoing_.Append(absl::MakeConstSpan(bytes, size)); }
 
-  const std::shared_ptr<TlsState> tls_state_;  // the context's
-  std::string server_hostname_;
-  const TlsTimeouts timeouts_;
+  TlsSettings settings_;
   TlsProtocol& protocol_below_;  // below_'s, while that is not null
   TransportPtr below_;           // null once closed
   SocketAddress peer_;           // below's
@@ -160,6 +162,7 @@ class TlsTransport final : public ByteTransport {
 
   State state_ = State::kNew;
   bool upgraded_ = false;
+  bool clear_ = false;         // allowed, and the peer speaks it: this passes bytes on
   bool below_paused_ = false;  // it holds unsent bytes
   bool below_reading_ = true;
   bool below_eof_ = false;
