@@ -123,9 +123,9 @@ class TlsPeersTest : public ::testing::Test {
   }
   // What an echo does: a line comes back, and "bye" ends it.
   void Echo() {
-    heard_.on_data = [](Transport& transport, absl::Span<const char> data) {
+    heard_.on_data = [this](Transport& transport, absl::Span<const char> data) {
       transport.Write(data);
-      if (absl::StrContains(absl::string_view(data.data(), data.size()), "bye")) transport.Close();
+      if (absl::EndsWith(heard_.log.back(), "bye\n")) transport.Close();
     };
   }
 
@@ -155,19 +155,23 @@ TEST_F(TlsPeersTest, OpenSslConnectsToUs) {
 }
 
 TEST_F(TlsPeersTest, WeConnectToOpenSsl) {
-  heard_.on_data = [](Transport& transport, absl::Span<const char>) { transport.Close(); };
+  heard_.on_data = [this](Transport& transport, absl::Span<const char>) {
+    if (absl::EndsWith(heard_.log.back(), "\n")) transport.Close();
+  };
   for (const char* version : {"-tls1_2", "-tls1_3"}) {
     heard_.log.clear();
     Shell(absl::StrCat("timeout 60 openssl s_server -accept 127.0.0.1:0 -naccept 1 -rev -cert ", Path("leaf.pem"),
                        " -key ", Path("leaf.key"), " ", version),
           ConnectWhenTold("hello\n"));
-    EXPECT_TRUE(status_.ok()) << status_;
+    ASSERT_TRUE(status_.ok()) << status_;
+    loop_.RunUntilComplete(transport_->Closed());
     EXPECT_THAT(heard_.log, ::testing::ElementsAre("made", "data olleh\n", "lost OK"));
   }
 }
 
 TEST_F(TlsPeersTest, CurlFetchesFromUs) {
-  heard_.on_data = [](Transport& transport, absl::Span<const char>) {
+  heard_.on_data = [this](Transport& transport, absl::Span<const char>) {
+    if (!absl::EndsWith(heard_.log.back(), "\r\n\r\n")) return;
     transport.Write("HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello\n");
     transport.Close();
   };
@@ -233,7 +237,8 @@ asyncio.run(main())
   };
   const std::string said = Shell(
       absl::StrCat("python3 ", Path("server.py"), " ", Path("leaf.pem"), " ", Path("leaf.key")), ConnectWhenTold(text));
-  EXPECT_TRUE(status_.ok()) << status_;
+  ASSERT_TRUE(status_.ok()) << status_;
+  loop_.RunUntilComplete(transport_->Closed());
   EXPECT_EQ(heard_.received, text.size());
   EXPECT_EQ(heard_.log.back(), "lost OK");
   EXPECT_THAT(said, HasSubstr("eof\nlost None\n"));
@@ -242,13 +247,14 @@ asyncio.run(main())
 // STARTTLS, asyncio's start_tls at the other end.
 TEST_F(TlsPeersTest, AsyncioUpgradesWithUs) {
   const TlsContext context = *TlsContext::ForServer(server_options_);
-  heard_.on_data = [&](Transport& transport, absl::Span<const char> data) {
-    if (absl::string_view(data.data(), data.size()) != "STARTTLS\n") {
-      transport.Write(data);
-      return transport.Close();
+  heard_.on_data = [&](Transport& transport, absl::Span<const char>) {
+    if (heard_.log.back() == "data STARTTLS\n") {
+      transport.Write("go\n");
+      loop_.CreateTask(Upgrade(StartTls(transport, context)));
+    } else if (absl::EndsWith(heard_.log.back(), "secret\n")) {
+      transport.Write("secret\n");
+      transport.Close();
     }
-    transport.Write("go\n");
-    loop_.CreateTask(Upgrade(StartTls(transport, context)));
   };
   StreamServerOptions options;
   options.listen = {"127.0.0.1:0"};

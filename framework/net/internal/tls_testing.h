@@ -29,6 +29,7 @@
 #include "troupe/net/tls.h"
 #include "troupe/net/tls_context.h"
 #include "troupe/net/transport.h"
+#include "troupe/os/io_limit.h"
 #include "troupe/testing/tls_certificates.h"
 
 namespace troupe::internal {
@@ -190,6 +191,17 @@ class TlsTest : public LoopTest {
     a_.log.clear();
     b_.log.clear();
   }
+  // From here on one byte of what the client says is another: behind the head of its next record.
+  void Corrupt() {
+    tap_.change = [passed = size_t{0}](Tap::Side side, std::string bytes) mutable {
+      if (side == Tap::kServer || passed >= 10) return bytes;
+      passed += bytes.size();
+      if (passed >= 10) bytes.back() = static_cast<char>(bytes.back() ^ 1);
+      return bytes;
+    };
+  }
+  // More than the wire holds, both its ends and the tap.
+  static size_t Much() { return IoLimit::FromEnvironment().any() ? 600'000 : 2'000'000; }
   void CloseBoth() {
     client_->Close();
     Settle();
