@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "troupe/base/socket_address.h"
+#include "troupe/base/tls_info.h"
 #include "troupe/rpc/caller.h"
 
 namespace troupe {
@@ -21,6 +22,9 @@ class Connection : public Caller {
   // Where the peer is, and where it reached us. AF_UNSPEC in process.
   virtual const SocketAddress& peer() const = 0;
   virtual const SocketAddress& local() const = 0;
+  // Who the peer is, when it has shown a certificate, and what else the TLS handshake has agreed on. Null in clear text
+  // and in process.
+  virtual const TlsInfo* tls() const { return nullptr; }
   // "troupe/1", "h2", "memory".
   virtual absl::string_view wire() const = 0;
   // True when every call of this connection comes from one client: native and in-process ones. HTTP proxies mix many

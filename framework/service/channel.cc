@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "troupe/async/task.h"
@@ -82,6 +83,14 @@ Task<void> Channel::Link::Connect(EventLoop& loop, std::string address, std::sha
   ConnectOptions options;
   options.target = address;
   options.happy_eyeballs_delay = kHappyEyeballsDelay;
+  if (attempt->link == nullptr) co_return;  // cancelled before it began
+  const ChannelOptions& wanted = attempt->link->channel.options_;
+  const std::vector<std::string> alpn = {"troupe/1"};
+  if (wanted.tls.has_value()) {
+    options.tls = &*wanted.tls;
+    options.tls_alpn = alpn;
+  }
+  options.server_hostname = wanted.server_hostname;
   auto factory = [attempt]() -> std::unique_ptr<BaseProtocol> {
     // Never called for a link that is gone: the attempt was cancelled with it.
     return attempt->link->session.MakeProtocol();

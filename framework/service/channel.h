@@ -21,6 +21,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -31,6 +32,7 @@
 #include "absl/time/time.h"
 #include "troupe/async/task.h"
 #include "troupe/loop/event_loop.h"
+#include "troupe/net/tls_context.h"
 #include "troupe/rpc/caller.h"
 #include "troupe/service/internal/call_mover.h"
 #include "troupe/service/limits.h"
@@ -49,6 +51,11 @@ struct ChannelOptions {
   // What all connections of the process may hold, as in ServerOptions; near it the server is granted no new credit.
   int64_t memory_bytes_max = 0;
   absl::Duration connect_timeout = absl::Seconds(20);
+
+  // TLS, verified by the target's host or by `server_hostname`, which targets without a host need ("unix:"). Within
+  // connect_timeout.
+  std::optional<TlsContext> tls = std::nullopt;
+  std::string server_hostname = {};
 };
 
 template <class Stub>

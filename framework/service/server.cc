@@ -91,6 +91,12 @@ Task<absl::Status> Server::Start() {
     // how long. The listener's own limit is there for the moment that it takes.
     listen.connections_max = static_cast<size_t>(ConnectionsMax() + kDescriptorsKept / 2);
     listen.reuse_port = options_.reuse_port;
+    if (options_.tls.has_value()) {
+      listen.tls = &*options_.tls;
+      listen.tls_alpn = {"troupe/1"};
+      listen.tls_handshake_timeout = options_.tls_handshake_timeout;
+    }
+    listen.allow_clear_text = options_.allow_clear_text;
     auto factory = [anchor]() -> std::unique_ptr<BaseProtocol> {
       std::unique_ptr<Protocol> protocol;
       if (anchor->server != nullptr) protocol = anchor->server->NewConnection();
@@ -218,6 +224,10 @@ Task<void> Server::WaitClosed() {
   closed_waiters_.emplace_back(loop_);
   Future<void> closed = closed_waiters_.back().future();
   co_await std::move(closed);
+}
+
+uint64_t Server::tls_handshake_failures() const {
+  return listener_ == nullptr ? 0 : listener_->tls_handshake_failures().value();
 }
 
 std::vector<SocketAddress> Server::addresses() const {

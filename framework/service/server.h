@@ -21,6 +21,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -36,6 +37,7 @@
 #include "troupe/loop/event_loop.h"
 #include "troupe/net/protocol.h"
 #include "troupe/net/stream_server.h"
+#include "troupe/net/tls_context.h"
 #include "troupe/service/limits.h"
 #include "troupe/service/memory_guard.h"
 #include "troupe/service/service_table.h"
@@ -53,6 +55,14 @@ struct ServerOptions {
   std::vector<int> sockets = {};
   int backlog = 1024;
   bool reuse_port = false;
+
+  // TLS on every address of `listen`; nobody is served in clear text there, unless allowed below. With TlsOptions::verify an actor finds who
+  // its client is at Connection::tls(). The context may be reloaded while the server serves. The protocol to agree on is
+  // "troupe/1", whatever its `alpn` says.
+  std::optional<TlsContext> tls = std::nullopt;
+  absl::Duration tls_handshake_timeout = absl::Seconds(60);  // tls_handshake_failures
+  // Serves clear text too, on the same ports, to who does not begin with a handshake.
+  bool allow_clear_text = false;
 
   // Of one connection.
   ConnectionLimits limits = {};
@@ -127,6 +137,7 @@ class Server {
   const SessionCounters& counters() const { return shared_->counters; }
   // What its connections hold: unread input, messages held, unsent output.
   int64_t held_bytes() const;
+  uint64_t tls_handshake_failures() const;
   uint64_t connections_refused() const { return counters().connections_refused.value(); }
   const MemoryGuard& memory() const { return shared_->memory; }
 

@@ -342,6 +342,7 @@ void Session::OnRoom() {
 }
 
 void Session::ConnectionLost(const absl::Status& reason) {
+  if (const TlsInfo* tls = Session::tls(); tls != nullptr) tls_ = std::make_unique<const TlsInfo>(*tls);
   transport_ = nullptr;
   lost_reason_ = close_reason_.ok() ? reason : close_reason_;
   state_ = State::kLost;

@@ -137,6 +137,7 @@ class Session final : public Connection, public ListNode<Session>, public Memory
                                     const google::protobuf::MessageLite* message) override;
   const SocketAddress& peer() const override { return peer_; }
   const SocketAddress& local() const override { return local_; }
+  const TlsInfo* tls() const override { return transport_ != nullptr ? transport_->tls() : tls_.get(); }
   absl::string_view wire() const override { return codec_ ? "troupe/1" : "unknown"; }
   bool single_client() const override { return true; }
   bool draining() const override { return draining_; }
@@ -306,8 +307,9 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   int user_code_ = 0;
   absl::Status close_reason_;
   absl::Status lost_reason_;
-  Adapter* adapter_ = nullptr;      // owned by the transport
-  Transport* transport_ = nullptr;  // from ConnectionMade to ConnectionLost
+  Adapter* adapter_ = nullptr;          // owned by the transport
+  std::unique_ptr<const TlsInfo> tls_;  // once the transport is gone
+  Transport* transport_ = nullptr;      // from ConnectionMade to ConnectionLost
   SocketAddress peer_;
   SocketAddress local_;
   std::string detecting_;  // the first bytes, while there are too few
