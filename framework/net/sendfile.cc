@@ -170,6 +170,7 @@ class Copying final : public FileSending, private CopyProtocol::Listener {
     auto protocol = std::make_unique<CopyProtocol>(listener);
     protocol_ = protocol.get();
     original_ = transport.ExchangeProtocol(std::move(protocol));
+    Begin();
   }
   ~Copying() {
     if (transport() != nullptr) GiveBack(*transport());

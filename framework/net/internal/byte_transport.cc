@@ -426,10 +426,9 @@ void ByteTransport::ShutdownWrite() {
 
 // ---------------------------------------------------------------------------------------------------- files
 
-FileSending::FileSending(ByteTransport& transport) : transport_(&transport) {
-  transport.file_ = this;
-  transport.Watch();
-}
+FileSending::FileSending(ByteTransport& transport) : transport_(&transport) { transport.file_ = this; }
+
+void FileSending::Begin() { transport_->Watch(); }
 
 FileSending::~FileSending() {
   if (transport_ == nullptr) return;

@@ -21,6 +21,9 @@ class FileSending {
   // REQUIRES: the transport may send a file (ByteTransport::CheckMaySendFile).
   explicit FileSending(ByteTransport& transport);
   ~FileSending();
+  // To be called once, by itself or WantRoom(true), when the object is complete: OnLost may come inside it. Nothing is
+  // received from then on.
+  void Begin();
 
   // OnRoom comes while the transport's buffer is empty and its device may take more; from the loop.
   void WantRoom(bool wanted);
