@@ -211,6 +211,35 @@ TEST_P(DatagramTest, NothingToReceiveIsNoEvent) {
   EXPECT_THAT(a_.log, ElementsAre("made", "data x"));
 }
 
+TEST_P(DatagramTest, WithoutMemoryToReceiveItSaysSoAndTriesAgainWithoutSpinning) {
+  CreateBoth();
+  int tried = 0;
+  os_.SetFault(
+      [&](absl::string_view operation, int) { return operation == "ReceiveFrom" && ++tried <= 5 ? ENOMEM : 0; });
+  const MonotonicTime before = os_.Now();
+  second_->SendTo("x");
+  Settle();
+  os_.SetFault(nullptr);
+  EXPECT_EQ(tried, 6);
+  EXPECT_GE(os_.Now() - before, absl::Milliseconds(300));
+  EXPECT_EQ(a_.errors.size(), 5u);
+  EXPECT_EQ(a_.log.back(), "data x");
+}
+
+TEST_P(DatagramTest, ClosedWhileItWaitsForMemoryItWaitsNoMore) {
+  CreateBoth();
+  os_.SetFault([](absl::string_view operation, int) { return operation == "ReceiveFrom" ? ENOMEM : 0; });
+  second_->SendTo("x");
+  os_.kernel().AdvanceTo(os_.Now() + absl::Milliseconds(1));
+  for (int i = 0; i < 10; ++i) loop_.RunOnceWithoutWaiting();
+  EXPECT_EQ(a_.errors.size(), 1u);
+  first_.reset();
+  os_.SetFault(nullptr);
+  const MonotonicTime before = os_.Now();
+  Settle();
+  EXPECT_EQ(os_.Now(), before);
+}
+
 TEST_P(DatagramTest, ADatagramThatIsTooLargeToReceiveIsToldAndDropped) {
   first_ = Create(a_, {.local = "unix-abstract:a"});
   const int fd = os_.Socket(AF_UNIX, SOCK_DGRAM);
@@ -425,6 +454,23 @@ TEST_P(DatagramTest, AFullReceiverIsTriedAgainWithoutSpinning) {
   EXPECT_THAT(calls, Lt(1000));
   EXPECT_EQ(a_.log.size(), 101u);
   EXPECT_EQ(a_.log.back(), "data 99");
+}
+
+TEST_P(DatagramTest, AnEndpointThatThePollerRefusesWhileItsReceiverIsFullEndsOnce) {
+  first_ = Create(a_, {.local = "unix-abstract:full"});
+  first_->PauseReading();
+  second_ = Create(b_, {.family = AF_UNIX});
+  const int fd = second_->descriptor();
+  // It watches for room, and then no more until it tries again.
+  os_.SetFault([fd, changes = 0](absl::string_view operation, int asked) mutable {
+    return asked == fd && operation == "Poller.Modify" && ++changes == 2 ? EBADF : 0;
+  });
+  for (int i = 0; i < 100; ++i) second_->SendTo(absl::StrCat(i), first_->local());
+  for (int i = 0; i < 20; ++i) loop_.RunOnceWithoutWaiting();
+  EXPECT_THAT(b_.log.back(), HasSubstr("lost"));
+  second_.reset();
+  Settle();
+  os_.SetFault(nullptr);
 }
 
 // ---------------------------------------------------------------------------------------------------- making one

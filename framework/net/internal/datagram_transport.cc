@@ -149,6 +149,7 @@ void SocketDatagramTransport::End(absl::Status reason) {
   waiting_.clear();
   waiting_bytes_ = 0;
   if (std::exchange(retrying_, false)) retry_.Cancel();
+  if (std::exchange(starved_, false)) receive_again_.Cancel();
   Watch();
   Step();
 }
@@ -163,7 +164,7 @@ void SocketDatagramTransport::ReportException(std::string message) {
 void SocketDatagramTransport::Watch() {
   uint32_t interest = 0;
   if (conn_lost_ == 0) {
-    if (connection_made_ && is_reading()) interest |= kReadable;
+    if (connection_made_ && is_reading() && !starved_) interest |= kReadable;
     if (!waiting_.empty() && !retrying_) interest |= kWritable;
   }
   const int result = FdWatcher::Watch(interest);
@@ -188,17 +189,30 @@ void SocketDatagramTransport::OnReadable() {
   SocketAddress from;
   const int64_t received = loop_.os().ReceiveFrom(fd(), buffer.span(), &from);
   if (received == -EAGAIN) return;
-  if (received < 0) return TellError(OsError(static_cast<int>(received), "receive"));
+  if (received < 0) {
+    // The datagram is still there.
+    if (received == -ENOMEM || received == -ENOBUFS) ReceiveLater();
+    return TellError(OsError(static_cast<int>(received), "receive"));
+  }
   const auto size = static_cast<size_t>(received);
   if (size > buffer.span().size()) {
-    return TellError(absl::ResourceExhaustedError(absl::StrCat("a datagram of ", size, " bytes was dropped: at most ",
-                                                               buffer.span().size(), " are received")));
+    return TellError(absl::ResourceExhaustedError(
+        absl::StrCat("a datagram of ", size, " bytes was dropped: at most ", buffer.span().size(), " are received")));
   }
   try {
     protocol_->DatagramReceived(buffer.span().first(size), from);
   } catch (...) {  // reports to the exception handler, which passes Fatal on
     ReportException("protocol.DatagramReceived() failed");
   }
+}
+
+void SocketDatagramTransport::ReceiveLater() {
+  starved_ = true;
+  receive_again_ = loop_.CallLater(kRetryDelayMax, [this] {
+    starved_ = false;
+    Watch();
+  });
+  Watch();  // may be the end
 }
 
 void SocketDatagramTransport::TellError(const absl::Status& error) {
@@ -221,8 +235,8 @@ int64_t SocketDatagramTransport::Send(absl::Span<const char> data, const SocketA
 void SocketDatagramTransport::Submit(absl::Span<const char> data, const SocketAddress* to) {
   if (to != nullptr && remote_.family() != AF_UNSPEC) {
     if (*to != remote_) {
-      throw InvalidState(absl::StrCat("Invalid address: must be none or ", remote_.ToString(), ", got ",
-                                      to->ToString()));
+      throw InvalidState(
+          absl::StrCat("Invalid address: must be none or ", remote_.ToString(), ", got ", to->ToString()));
     }
     to = nullptr;
   }
@@ -277,12 +291,12 @@ void SocketDatagramTransport::OnWritable() {
 
 void SocketDatagramTransport::RetryLater() {
   retrying_ = true;
-  Watch();
   retry_ = loop_.CallLater(retry_delay_, [this] {
     retrying_ = false;
     Watch();
   });
   retry_delay_ = std::min(2 * retry_delay_, kRetryDelayMax);
+  Watch();  // may be the end
 }
 
 // ---------------------------------------------------------------------------------------------------- flow control

@@ -96,6 +96,8 @@ class SocketDatagramTransport final : private FdWatcher, public DatagramTranspor
   // Writable, but the receiver (of a Unix socket that is not connected to it) has no room: the poller would not stop
   // saying so.
   void RetryLater();
+  // There is something to receive and no memory for it: the same.
+  void ReceiveLater();
   void TellError(const absl::Status& error);
   void MaybePause();
   void MaybeResume();
@@ -120,6 +122,8 @@ class SocketDatagramTransport final : private FdWatcher, public DatagramTranspor
   absl::Duration retry_delay_ = kRetryDelayMin;
   TimerHandle retry_;
   bool retrying_ = false;  // retry_ is pending
+  TimerHandle receive_again_;
+  bool starved_ = false;  // receive_again_ is pending
   SocketAddress local_;
   SocketAddress remote_;
   absl::Status reason_;
