@@ -104,6 +104,7 @@ void ReadersAndWriters(Stage& stage) {
   int fds[2] = {-1, -1};
   TryInPlace(stage, "pair", [&] { return StatusOfErrno(os.SocketPair(AF_UNIX, SOCK_STREAM, fds)); });
   std::string received;
+  std::string unsent = "hello";
   int64_t sent = 0;
   bool over = false;
   TryInPlace(stage, "reader", [&] {
@@ -117,10 +118,10 @@ void ReadersAndWriters(Stage& stage) {
   });
   TryInPlace(stage, "writer", [&] {
     return StatusOfErrno(loop.AddWriter(fds[1], [&] {
-      std::string text = "hello";
-      const iovec piece = {text.data(), text.size()};
+      const iovec piece = {unsent.data(), unsent.size()};
       sent = os.Send(fds[1], absl::MakeConstSpan(&piece, 1));
-      if (sent != -EAGAIN) loop.RemoveWriter(fds[1]);
+      if (sent > 0) unsent.erase(0, static_cast<size_t>(sent));
+      if (unsent.empty() || (sent < 0 && sent != -EAGAIN)) loop.RemoveWriter(fds[1]);
     }));
   });
   stage.RunUntil([&] { return over || received == "hello" || (sent < 0 && sent != -EAGAIN); });

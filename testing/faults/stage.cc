@@ -21,8 +21,7 @@ constexpr int64_t kStepsMax = 100'000;
 // Errors that say that the connection is gone; where they are made up, it must go.
 bool MeansConnectionGone(absl::string_view operation, int error) {
   if (error != ECONNRESET && error != EPIPE && error != ENOTCONN && error != ETIMEDOUT) return false;
-  return operation == "Recv" || operation == "Send" || operation == "SendFile" || operation == "ShutdownWrite" ||
-         operation == "PeerAddress";
+  return operation == "Recv" || operation == "Send" || operation == "SendFile" || operation == "ShutdownWrite";
 }
 
 }  // namespace
@@ -90,6 +89,7 @@ void Stage::Watch(size_t host) {
 }
 
 int Stage::OnCall(size_t host, absl::string_view operation, int fd) {
+  if (shortened_ != nullptr) std::exchange(shortened_, nullptr)->SetIoLimits({});
   auto& calls = calls_[host];
   auto found = std::find_if(calls.begin(), calls.end(), [&](const auto& entry) { return entry.first == operation; });
   if (found == calls.end()) found = calls.insert(found, {std::string(operation), 0});
@@ -102,6 +102,11 @@ int Stage::OnCall(size_t host, absl::string_view operation, int fd) {
   }
   if (fault_->operation != operation || fault_->call != call) return 0;
   injected_ = true;
+  if (fault_->is_short) {
+    shortened_ = &hosts_[host]->os();
+    shortened_->SetIoLimits({.recv_bytes_max = 1, .send_bytes_max = 1});
+    return 0;
+  }
   shortage_end_ = world_.Now() + fault_->lasting;
   if (MeansConnectionGone(operation, fault_->error)) hosts_[host]->os().Reset(fd);
   return fault_->error;
@@ -174,6 +179,10 @@ void Stage::Finish() {
     if (host->os().held_memory() != 0) {
       Broken(absl::StrCat(host->name(), ": held memory is left: ", host->os().held_memory().load()));
     }
+    if (host->os().running_processes() + host->os().zombies() > 0) {
+      Broken(absl::StrCat(host->name(), ": processes are left: ", host->os().running_processes(), ", zombies ",
+                          host->os().zombies()));
+    }
     for (std::string& report : host->TakeReports()) reports_.push_back(std::move(report));
   }
 }
@@ -191,6 +200,10 @@ int Stage::CallsOf(absl::string_view host, absl::string_view operation) const {
 
 bool Stage::AnyLostByError() const {
   return std::any_of(lives_.begin(), lives_.end(), [](const auto& life) { return !life->reason().ok(); });
+}
+
+bool Stage::AnyRefused() const {
+  return std::any_of(answers_.begin(), answers_.end(), [](const auto& answer) { return !answer.second.ok(); });
 }
 
 std::string Stage::Summary() const {

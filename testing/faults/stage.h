@@ -32,6 +32,7 @@
 #include "troupe/base/monotonic_time.h"
 #include "troupe/net/protocol.h"
 #include "troupe/net/transport.h"
+#include "troupe/testing/sim/sim_os.h"
 #include "troupe/testing/sim_world.h"
 
 namespace troupe::testing {
@@ -44,6 +45,8 @@ struct Fault {
   int error = 0;
   // A shortage: from then on, for so long, every call of the host that can give the error gives it.
   absl::Duration lasting = absl::ZeroDuration();
+  // No error: the call moves one byte at most.
+  bool is_short = false;
 };
 
 // Thrown where a scenario cannot go on: time or patience ran out.
@@ -156,6 +159,8 @@ class Stage {
   // All that were made have been told of their end.
   bool AllLost() const;
   bool AnyLostByError() const;
+  // Of the answers so far.
+  bool AnyRefused() const;
   // Nothing more can fail.
   bool spent() const { return !fault_.has_value() || (injected_ && world_.Now() >= shortage_end_); }
   // After an attempt that failed: lets a shortage pass.
@@ -200,6 +205,7 @@ class Stage {
   const std::optional<Fault> fault_;
   bool injected_ = false;
   MonotonicTime shortage_end_;
+  SimOs* shortened_ = nullptr;  // until its next call
   int64_t steps_ = 0;
   std::map<std::string, int> open_questions_;
   std::vector<std::pair<std::string, absl::Status>> answers_;

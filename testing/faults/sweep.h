@@ -61,6 +61,8 @@ std::vector<std::string> RunWithoutFault(const Scenario& scenario);
 FaultTable Sweep(const Scenario& scenario);
 // The same with shortages: of descriptors and memory, for three seconds from the k-th call on.
 FaultTable SweepShortages(const Scenario& scenario);
+// No call fails, but one moves a byte only: nobody may notice.
+FaultTable SweepShortCalls(const Scenario& scenario);
 // Operations down, errors across: how often each outcome came.
 std::string Totals(const std::vector<FaultTable>& tables);
 

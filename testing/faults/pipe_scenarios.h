@@ -1,0 +1,15 @@
+// Pipes.
+#ifndef TROUPE_TESTING_FAULTS_PIPE_SCENARIOS_H_
+#define TROUPE_TESTING_FAULTS_PIPE_SCENARIOS_H_
+
+#include <vector>
+
+#include "troupe/testing/faults/sweep.h"
+
+namespace troupe::testing {
+
+std::vector<Scenario> PipeScenarios();
+
+}  // namespace troupe::testing
+
+#endif  // TROUPE_TESTING_FAULTS_PIPE_SCENARIOS_H_
