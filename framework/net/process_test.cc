@@ -21,6 +21,7 @@
 #include "troupe/async/task.h"
 #include "troupe/async/task_group.h"
 #include "troupe/base/errors.h"
+#include "troupe/base/status_macros.h"
 #include "troupe/loop/event_loop.h"
 #include "troupe/loop/loop_testing.h"
 #include "troupe/net/internal/subprocess_testing.h"
@@ -421,6 +422,40 @@ TEST_P(RealProcessTest, WhatIsNoProgramSaysSo) {
   const Strings nothing = {"/no/such/program"}, folder = {"/"};
   EXPECT_EQ(Await(CreateSubprocessExec(*loop_, nothing, {})).status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(Await(CreateSubprocessExec(*loop_, folder, {})).status().code(), absl::StatusCode::kPermissionDenied);
+}
+
+// ---- the samples of the headers
+
+Task<absl::Status> Sort(EventLoop& loop, ProcessResult& sorted) {
+  const std::vector<std::string> command = {"sort", "-n"};
+  auto sort = co_await troupe::CreateSubprocessExec(loop, command,
+                                                    {.input = troupe::Stdio::Pipe(), .output = troupe::Stdio::Pipe()});
+  CO_RETURN_IF_ERROR(sort.status());
+  auto result = co_await sort->Communicate({.input = "3\n1\n2\n"});
+  CO_RETURN_IF_ERROR(result.status());
+  sorted = *std::move(result);
+  co_return absl::OkStatus();
+}
+
+class Lines final : public troupe::SubprocessProtocol {};
+
+Task<absl::Status> StartAndTerminate(EventLoop& loop, int& returncode) {
+  const std::vector<std::string> command = {"cat", "-u"};
+  auto started = co_await troupe::SubprocessExec(loop, [] { return std::make_unique<Lines>(); }, command,
+                                                 {.output = troupe::Stdio::Null()});
+  CO_RETURN_IF_ERROR(started.status());
+  started->transport->Terminate().IgnoreError();
+  returncode = co_await started->transport->Wait();
+  co_return absl::OkStatus();
+}
+
+TEST_P(RealProcessTest, TheSamplesRun) {
+  ProcessResult sorted;
+  EXPECT_TRUE(Await(Sort(*loop_, sorted)).ok());
+  EXPECT_EQ(sorted.output, "1\n2\n3\n");
+  int returncode = 0;
+  EXPECT_TRUE(Await(StartAndTerminate(*loop_, returncode)).ok());
+  EXPECT_EQ(returncode, -SIGTERM);
 }
 
 // C-SUB-09

@@ -275,6 +275,8 @@ def await_in_condition(path, source):
 
 # Of options that a static_assert says to be trivially destructible, and of what combinators take.
 _PLAIN_FIELDS = {"timeout", "metadata", "return_when", "target", "host", "port", "address", "socket", "family", "local_address"}
+# Of SubprocessOptions and CommunicateOptions.
+_PLAIN_FIELDS |= {"input", "output", "error", "directory", "environment", "new_session", "output_bytes_max"}
 
 
 def _is_plain(initializers):
