@@ -12,6 +12,8 @@ namespace troupe::testing {
 InProcessServer::InProcessServer(InProcessOptions options)
     : options_(std::move(options)), os_(options_.seed), loop_(os_), server_(loop_, options_.server) {
   client_options_.limits = options_.client;
+  client_options_.wire = options_.wire;
+  client_options_.authority = "in-process";
   loop_.SetExceptionHandler(
       [this](EventLoop&, const ExceptionContext& context) { reports_.push_back(context.ToString()); });
 }

@@ -44,6 +44,8 @@ struct InProcessOptions {
   uint64_t seed = 1;
   ServerOptions server = {.limits = PatientLimits()};
   ConnectionLimits client = PatientLimits();
+  // What the client speaks; the server is told by the first bytes.
+  Wire wire = Wire::kNative;
   // What one delivery of the transport may carry: 1 shows every byte alone.
   MemoryTransportOptions transport = {};
 };

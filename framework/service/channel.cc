@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "troupe/async/task.h"
 #include "troupe/net/connect.h"
@@ -12,11 +13,20 @@
 #include "troupe/service/internal/target.h"
 
 namespace troupe {
+namespace {
+
+// The host and port of a parsed target, as a URL names them; a Unix socket has none.
+std::string AuthorityOf(const std::string& address) {
+  return absl::StartsWith(address, "unix") ? "localhost" : address;
+}
+
+}  // namespace
+
 Channel::Channel(EventLoop& loop, std::string target, ChannelOptions options)
     : loop_(loop),
       target_(std::move(target)),
-      options_(options),
-      memory_(loop, options.memory_bytes_max, counters_.memory) {
+      options_(std::move(options)),
+      memory_(loop, options_.memory_bytes_max, counters_.memory) {
   absl::StatusOr<std::string> address = internal::ParseTarget(target_, internal::TargetUse::kConnect);
   if (address.ok()) {
     address_ = *std::move(address);
@@ -24,6 +34,9 @@ Channel::Channel(EventLoop& loop, std::string target, ChannelOptions options)
     bad_target_ = address.status();
   }
   session_options_.limits = options_.limits;
+  session_options_.wire = absl::StartsWith(target_, "troupe+") ? Wire::kNative : options_.wire;
+  session_options_.tls = options_.tls.has_value();
+  session_options_.authority = options_.authority.empty() ? AuthorityOf(address_) : options_.authority;
   session_options_.memory = &memory_;
 }
 
@@ -85,7 +98,8 @@ Task<void> Channel::Link::Connect(EventLoop& loop, std::string address, std::sha
   options.happy_eyeballs_delay = kHappyEyeballsDelay;
   if (attempt->link == nullptr) co_return;  // cancelled before it began
   const ChannelOptions& wanted = attempt->link->channel.options_;
-  const std::vector<std::string> alpn = {"troupe/1"};
+  const std::vector<std::string> alpn = {attempt->link->channel.session_options_.wire == Wire::kGrpc ? "h2"
+                                                                                                     : "troupe/1"};
   if (wanted.tls.has_value()) {
     options.tls = &*wanted.tls;
     options.tls_alpn = alpn;

@@ -41,11 +41,11 @@
 
 namespace troupe {
 
-// What a channel speaks. The native wire is the only one so far.
-enum class Wire : uint8_t { kNative };
-
 struct ChannelOptions {
+  // Native unless told otherwise. A target that begins with "troupe+" is native whatever stands here.
   Wire wire = Wire::kNative;
+  // The host that gRPC calls; empty: the target's. Proxies and virtual hosts go by it.
+  std::string authority = {};
   // Of its connection. An idle one is given up before a server does so: the client knows whether it is about to call.
   ConnectionLimits limits = {.idle_timeout = absl::Minutes(3)};
   // What all connections of the process may hold, as in ServerOptions; near it the server is granted no new credit.

@@ -93,7 +93,7 @@ Task<absl::Status> Server::Start() {
     listen.reuse_port = options_.reuse_port;
     if (options_.tls.has_value()) {
       listen.tls = &*options_.tls;
-      listen.tls_alpn = {"troupe/1"};
+      listen.tls_alpn = {"troupe/1", "h2"};
       listen.tls_handshake_timeout = options_.tls_handshake_timeout;
     }
     listen.allow_clear_text = options_.allow_clear_text;

@@ -56,9 +56,9 @@ struct ServerOptions {
   int backlog = 1024;
   bool reuse_port = false;
 
-  // TLS on every address of `listen`; nobody is served in clear text there, unless allowed below. With TlsOptions::verify an actor finds who
-  // its client is at Connection::tls(). The context may be reloaded while the server serves. The protocol to agree on is
-  // "troupe/1", whatever its `alpn` says.
+  // TLS on every address of `listen`; nobody is served in clear text there, unless allowed below. With
+  // TlsOptions::verify an actor finds who its client is at Connection::tls(). The context may be reloaded while the
+  // server serves. The protocols to agree on are "troupe/1" and "h2", whatever its `alpn` says.
   std::optional<TlsContext> tls = std::nullopt;
   absl::Duration tls_handshake_timeout = absl::Seconds(60);  // tls_handshake_failures
   // Serves clear text too, on the same ports, to who does not begin with a handshake.

@@ -12,6 +12,7 @@
 #include "troupe/rpc/internal/client_call.h"
 #include "troupe/service/internal/call_gates.h"
 #include "troupe/service/internal/session_call.h"
+#include "troupe/wire/grpc/codec.h"
 #include "troupe/wire/native/codec.h"
 #include "troupe/wire/native/frame.h"
 
@@ -23,6 +24,8 @@ using internal::SessionServerCall;
 namespace {
 
 const absl::string_view kNativeMagic(reinterpret_cast<const char*>(native::kMagic), sizeof(native::kMagic));
+// What every client of HTTP/2 says first (RFC 9113, section 3.4), as far as it tells.
+constexpr absl::string_view kGrpcMagic = "PRI * HTTP/2.0";
 
 // For the caller, of a call that its codec did not take: too large is RESOURCE_EXHAUSTED, as it is at the other end.
 absl::Status StatusOfRefusal(const absl::Status& refused) {
@@ -112,7 +115,13 @@ class Session::Adapter final : public Protocol {
 
 Session::Session(EventLoop& loop, Role role, const SessionOptions& options, const ServiceTable* table,
                  SessionCounters& counters)
-    : loop_(loop), role_(role), options_(options), table_(table), counters_(counters), memory_(options.memory) {
+    : loop_(loop),
+      role_(role),
+      wire_(options.wire),
+      options_(options),
+      table_(table),
+      counters_(counters),
+      memory_(options.memory) {
   // A client says first what it speaks, so its calls can be encoded before the connection stands.
   if (role_ == Role::kClient) OpenCodec();
   if (memory_ != nullptr) memory_->Join(*this);
@@ -228,14 +237,17 @@ void Session::Receive(absl::Span<const char> data) {
 }
 
 void Session::Detect(absl::Span<const char> data) {
-  const absl::string_view first(data.data(), std::min(data.size(), kNativeMagic.size()));
-  if (first != kNativeMagic.substr(0, first.size())) {
-    counters_.wires_unknown.Add();
-    return CloseWith(absl::InvalidArgumentError("the peer speaks none of our wires"));
-  }
-  if (first.size() < kNativeMagic.size()) {
+  const absl::string_view first(data.data(), data.size());
+  if (absl::StartsWith(first, kNativeMagic)) {
+    wire_ = Wire::kNative;
+  } else if (absl::StartsWith(first, kGrpcMagic)) {
+    wire_ = Wire::kGrpc;
+  } else if (absl::StartsWith(kNativeMagic, first) || absl::StartsWith(kGrpcMagic, first)) {
     detecting_.assign(data.data(), data.size());
     return;
+  } else {
+    counters_.wires_unknown.Add();
+    return CloseWith(absl::InvalidArgumentError("the peer speaks none of our wires"));
   }
   loop_.Cancel(preface_timer_);
   state_ = State::kOpen;
@@ -253,7 +265,11 @@ void Session::OpenCodec() {
   options.client = role_ == Role::kClient;
   options.counters = &counters_.wire;
   last_received_ = loop_.Time();
-  codec_.reset(new NativeCodec(options, *this));
+  if (wire_ == Wire::kGrpc) {
+    codec_.reset(new GrpcCodec(options, {.authority = options_.authority, .tls = options_.tls}, *this));
+  } else {
+    codec_.reset(new NativeCodec(options, *this));
+  }
   if (memory_ != nullptr && memory_->tight()) codec_->PauseCredit();
 }
 
@@ -544,6 +560,7 @@ void Session::CloseTransport() {
   if (transport_ == nullptr) return;
   loop_.Cancel(preface_timer_);
   loop_.Cancel(watch_timer_);
+  if (codec_ != nullptr) codec_->SendLastWords();
   FlushNow();
   lingering_bytes_ = transport_->write_buffer_size();
   loop_.ScheduleAt(linger_timer_, loop_.Time() + options_.limits.linger_timeout);
@@ -673,7 +690,7 @@ CallEvents* Session::OnCall(IncomingCall& incoming) {
   // A session that has begun may go on to an end of its order, as long as the drain lasts.
   if ((draining_ && OrdersAllowAnEnd()) || state_ != State::kOpen) {
     counters_.calls_refused_draining.Add();
-    codec_->SendReply(incoming.id, nullptr, absl::UnavailableError("the server is shutting down"), nullptr);
+    codec_->Reset(incoming.id, NotStarted(absl::UnavailableError("the server is shutting down")));
     return nullptr;
   }
   counters_.calls_started.Add();

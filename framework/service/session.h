@@ -79,8 +79,18 @@ struct SessionCounters {
   MemoryCounters memory;
 };
 
+// What a connection speaks.
+enum class Wire : uint8_t {
+  kNative,  // troupe/1
+  kGrpc,    // gRPC over HTTP/2
+};
+
 struct SessionOptions {
   ConnectionLimits limits;
+  // For a client; a server is told by the first bytes.
+  Wire wire = Wire::kNative;
+  std::string authority = {};     // the host that is called, for gRPC
+  bool tls = false;               // of the transport, for gRPC
   MemoryGuard* memory = nullptr;  // outlives the session; null: nobody counts
 };
 
@@ -138,8 +148,8 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   const SocketAddress& peer() const override { return peer_; }
   const SocketAddress& local() const override { return local_; }
   const TlsInfo* tls() const override { return transport_ != nullptr ? transport_->tls() : tls_.get(); }
-  absl::string_view wire() const override { return codec_ ? "troupe/1" : "unknown"; }
-  bool single_client() const override { return true; }
+  absl::string_view wire() const override { return codec_ ? codec_->name() : "unknown"; }
+  bool single_client() const override { return wire_ == Wire::kNative; }
   bool draining() const override { return draining_; }
   std::string DebugString() const override;
 
@@ -286,6 +296,7 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   std::shared_ptr<const void> used_;
   EventLoop& loop_;
   const Role role_;
+  Wire wire_;
   const SessionOptions options_;
   const ServiceTable* const table_;
   SessionCounters& counters_;

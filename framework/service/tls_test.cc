@@ -175,13 +175,20 @@ TEST_F(ServiceTlsTest, ClearTextIsServedWhereItIsAllowed) {
   EXPECT_EQ(Ask(Secure()).value(), "troupe/1 spiffe://test/client");
 }
 
+TEST_F(ServiceTlsTest, GrpcIsAgreedOnAsH2) {
+  Serve();
+  ChannelOptions options = Secure();
+  options.wire = Wire::kGrpc;
+  EXPECT_EQ(Ask(std::move(options)).value(), "h2 spiffe://test/client");
+}
+
 TEST_F(ServiceTlsTest, WhoSpeaksOtherProtocolsIsRefusedInTheHandshake) {
   Serve();
   class Silent final : public Protocol {
     void DataReceived(absl::Span<const char>) override {}
   };
   const TlsContext context = *TlsContext::ForClient(client_options_);
-  const std::vector<std::string> alpn = {"h2"};
+  const std::vector<std::string> alpn = {"http/1.1"};
   ConnectOptions options;
   options.address = server_->addresses().front();
   options.tls = &context;

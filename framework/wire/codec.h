@@ -138,6 +138,9 @@ class Codec {
  public:
   virtual ~Codec() = default;
 
+  // What connections are told apart by: "troupe/1", "h2".
+  virtual absl::string_view name() const = 0;
+
   // Takes what the transport received; keeps what is incomplete. Not OK: the peer broke the connection's rules; the
   // farewell stands in output(), to be sent before the transport is closed, and nothing more may be received.
   virtual absl::Status Receive(absl::Span<const char> bytes) = 0;
@@ -179,6 +182,8 @@ class Codec {
   virtual void SendPing(uint64_t opaque) = 0;
   // Tells the peer to open no more calls; those already opened go on. `why` is OK for a graceful end.
   virtual void SendGoAway(const absl::Status& why) = 0;
+  // The connection is about to be closed in good order: says what SendGoAway() has left to be said.
+  virtual void SendLastWords() = 0;
   // The connection is gone: every call that is still open hears OnReset(why), in the order of their opening.
   virtual void Abandon(const absl::Status& why) = 0;
   // Stops giving credit to the peer, for calls and the connection, until ResumeCredit(): it can send what was granted

@@ -1,8 +1,9 @@
-// Unary calls over Troupe's native wire.
+// Unary calls over Troupe's wires: the native one, and gRPC's where the role says so.
 //
 //   rpc_troupe server                                  prints its port, serves until it is killed
 //   rpc_troupe client PORT SERVER_PID CALLERS SECONDS  prints the results of RpcLoad
 //   rpc_troupe idle PORT SERVER_PID CONNECTIONS        one call on each, then none; prints the server's memory for each
+//   rpc_troupe grpc-client ..., grpc-idle ...          the same over gRPC's wire
 #include <cstdlib>
 #include <deque>
 #include <string>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "echo/v1/echo.pb.h"
 #include "echo/v1/echo.troupe.h"
@@ -58,8 +60,9 @@ troupe::Task<absl::Status> CallInTurn(echo::v1::EchoStub& stub, RpcLoad::Caller&
   co_return absl::OkStatus();
 }
 
-troupe::Task<absl::Status> CallAll(troupe::EventLoop& loop, const std::string& target, RpcLoad& load) {
-  troupe::Channel channel(loop, target);
+troupe::Task<absl::Status> CallAll(troupe::EventLoop& loop, const std::string& target, troupe::Wire wire,
+                                   RpcLoad& load) {
+  troupe::Channel channel(loop, target, {.wire = wire});
   echo::v1::EchoStub stub(channel);
   std::vector<troupe::TaskHandle<absl::Status>> tasks;
   for (RpcLoad::Caller& caller : load.callers()) tasks.push_back(loop.CreateTask(CallInTurn(stub, caller)));
@@ -72,12 +75,12 @@ troupe::Task<absl::Status> CallAll(troupe::EventLoop& loop, const std::string& t
   co_return result;
 }
 
-int Client(const std::string& port, pid_t server, int callers, double seconds) {
+int Client(const std::string& port, troupe::Wire wire, pid_t server, int callers, double seconds) {
   RpcLoad load(callers, server, seconds);
   absl::Status status;
   std::thread thread([&] {
     troupe::EventLoop loop(troupe::PosixOs::Get());
-    status = loop.RunUntilComplete(CallAll(loop, absl::StrCat("ipv4:127.0.0.1:", port), load));
+    status = loop.RunUntilComplete(CallAll(loop, absl::StrCat("ipv4:127.0.0.1:", port), wire, load));
     loop.Close();
   });
   load.Run();
@@ -90,13 +93,14 @@ int Client(const std::string& port, pid_t server, int callers, double seconds) {
   return 0;
 }
 
-troupe::Task<absl::Status> OpenIdle(troupe::EventLoop& loop, const std::string& target, pid_t server, int connections) {
+troupe::Task<absl::Status> OpenIdle(troupe::EventLoop& loop, const std::string& target, troupe::Wire wire, pid_t server,
+                                    int connections) {
   benchmarks::IdleMeter meter(server);
   std::deque<troupe::Channel> channels;
   EchoRequest request;
   request.set_message("8 bytes.");
   for (int open = 1; open <= connections; ++open) {
-    echo::v1::EchoStub stub(channels.emplace_back(loop, target));
+    echo::v1::EchoStub stub(channels.emplace_back(loop, target, troupe::ChannelOptions{.wire = wire}));
     const absl::StatusOr<EchoResponse> response = co_await stub.Echo(request);
     CO_RETURN_IF_ERROR(response.status());
     meter.Opened(open);
@@ -106,10 +110,10 @@ troupe::Task<absl::Status> OpenIdle(troupe::EventLoop& loop, const std::string& 
   co_return absl::OkStatus();
 }
 
-int Idle(const std::string& port, pid_t server, int connections) {
+int Idle(const std::string& port, troupe::Wire wire, pid_t server, int connections) {
   troupe::EventLoop loop(troupe::PosixOs::Get());
   const absl::Status status =
-      loop.RunUntilComplete(OpenIdle(loop, absl::StrCat("ipv4:127.0.0.1:", port), server, connections));
+      loop.RunUntilComplete(OpenIdle(loop, absl::StrCat("ipv4:127.0.0.1:", port), wire, server, connections));
   loop.Close();
   if (!status.ok()) std::fprintf(stderr, "%s\n", status.ToString().c_str());
   return status.ok() ? 0 : 1;
@@ -121,7 +125,8 @@ int main(int argc, char** argv) {
   benchmarks::EndWithParent();
   const std::string role = argc > 1 ? argv[1] : "";
   if (role == "server") return troupe::Run(1, argv, Serve);
-  if (role == "idle" && argc == 5) return Idle(argv[2], std::atoi(argv[3]), std::atoi(argv[4]));
-  if (role != "client" || argc != 6) return 2;
-  return Client(argv[2], std::atoi(argv[3]), std::atoi(argv[4]), std::atof(argv[5]));
+  const troupe::Wire wire = absl::StartsWith(role, "grpc-") ? troupe::Wire::kGrpc : troupe::Wire::kNative;
+  if (absl::EndsWith(role, "idle") && argc == 5) return Idle(argv[2], wire, std::atoi(argv[3]), std::atoi(argv[4]));
+  if (!absl::EndsWith(role, "client") || argc != 6) return 2;
+  return Client(argv[2], wire, std::atoi(argv[3]), std::atoi(argv[4]), std::atof(argv[5]));
 }

@@ -129,10 +129,11 @@ def sections(folder, servers, seconds):
 
         return Row(f"{name} messages, {_BYTES_CONNECTIONS} connections", [_SERVER_CPU, _PER_SECOND], measure)
 
-    def rpc_row(in_flight):
+    def rpc_row(in_flight, prefix=""):
         def measure(peer):
             port, server = servers.address("rpc_" + peer, "server")
-            return run(os.path.join(folder, "rpc_" + peer), "client", port, server, in_flight, seconds)
+            role = "client" if peer == "grpc" else prefix + "client"
+            return run(os.path.join(folder, "rpc_" + peer), role, port, server, in_flight, seconds)
 
         metrics = [
             _SERVER_CPU,
@@ -143,12 +144,13 @@ def sections(folder, servers, seconds):
         ]
         return Row(f"{in_flight} in flight", metrics, measure)
 
-    def idle_row(name, server_program, server_args, load):
+    def idle_row(name, server_program, server_args, load, prefix=""):
         # A server of its own for each measurement: one that has had connections keeps memory for the next.
         def measure(peer):
             port, server = servers.address(server_program + peer, *server_args)
             try:
-                return run(os.path.join(folder, load(peer)), "idle", port, server, _IDLE_CONNECTIONS)
+                role = "idle" if peer == "grpc" else prefix + "idle"
+                return run(os.path.join(folder, load(peer)), role, port, server, _IDLE_CONNECTIONS)
             finally:
                 servers.end(server_program + peer)
 
@@ -160,10 +162,15 @@ def sections(folder, servers, seconds):
                 [bytes_row(*size) for size in _BYTES_SIZES]),
         Section("Unary calls of 8 bytes over TCP, one connection", ["troupe", "grpc"],
                 [rpc_row(in_flight) for in_flight in _CALLS_IN_FLIGHT]),
+        Section("Unary calls of 8 bytes over TCP and gRPC's wire, one connection", ["troupe", "grpc"],
+                [rpc_row(in_flight, "grpc-") for in_flight in _CALLS_IN_FLIGHT]),
         Section(f"Each of {_IDLE_CONNECTIONS:,} idle connections", ["troupe", "asio"],
                 [idle_row("bytes", "bytes_", [], lambda _: "bytes_load")]),
         Section(f"Each of {_IDLE_CONNECTIONS:,} idle connections that made a call", ["troupe", "grpc"],
-                [idle_row("calls", "rpc_", ["server"], lambda peer: "rpc_" + peer)]),
+                [
+                    idle_row("native", "rpc_", ["server"], lambda peer: "rpc_" + peer),
+                    idle_row("gRPC", "rpc_", ["server"], lambda peer: "rpc_" + peer, "grpc-"),
+                ]),
     ]
 
 

@@ -512,10 +512,13 @@ _THREADS = re.compile(r"\bstd::(thread|jthread|async)\b(?!::id)|\bpthread_create
 
 @rule(".bazel")
 def threads_tag(path, source):
-    """A test that uses threads says so with tags = ["threads"], and is then run under ThreadSanitizer."""
+    """A test that uses threads says so with tags = ["threads"], and is then run under ThreadSanitizer.
+
+    One whose threads are a library's that ThreadSanitizer cannot see into says "no_tsan" instead.
+    """
     found = []
     for match in re.finditer(r"^cc_test\((.*?)^\)", source.text, re.MULTILINE | re.DOTALL):
-        if '"threads"' in match.group(1):
+        if '"threads"' in match.group(1) or '"no_tsan"' in match.group(1):
             continue
         for name in re.findall(r'"([\w/]+\.cc)"', match.group(1)):
             file = os.path.join(source.root, os.path.dirname(path), name)

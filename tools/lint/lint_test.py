@@ -304,8 +304,9 @@ class TreeTest(unittest.TestCase):
         block = 'cc_test(\n    name = "%s_test",\n    srcs = ["%s_test.cc"],\n%s)\n'
         self.write("tools/BUILD.bazel", block % ("b", "b", "") + block % ("a", "a", ""))
         self.assertEqual([f.split(": ")[0] for f in lint.check_tree(self.root)[0]], ["tools/BUILD.bazel:5"])
-        self.write("tools/BUILD.bazel", block % ("a", "a", '    tags = ["threads"],\n'))
-        self.assertEqual(lint.check_tree(self.root)[0], [])
+        for tag in ["threads", "no_tsan"]:
+            self.write("tools/BUILD.bazel", block % ("a", "a", '    tags = ["%s"],\n' % tag))
+            self.assertEqual(lint.check_tree(self.root)[0], [])
 
     def test_scripts_without_extension_are_read_and_binaries_are_not(self):
         self.write("tools/x.cc", "")

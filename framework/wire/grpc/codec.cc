@@ -24,7 +24,6 @@ using grpc_wire::Http2Error;
 namespace {
 
 constexpr size_t kPrefixBytes = 5;
-constexpr uint8_t kSettingsNoRfc7540Priorities = 9;  // RFC 9218, section 2.1
 
 CodecOptions Checked(CodecOptions options) {
   options.call_credit_bytes = std::clamp(options.call_credit_bytes, 1024u, grpc_wire::kWindowMost / 2);
@@ -144,7 +143,6 @@ struct GrpcCodecCallbacks {
       CHECK_EQ(nghttp2_option_new(&option), 0);
       nghttp2_option_set_no_auto_window_update(option, 1);
       nghttp2_option_set_no_closed_streams(option, 1);
-      nghttp2_option_set_server_fallback_rfc7540_priorities(option, 0);
       nghttp2_option_set_max_settings(option, grpc_wire::kSettingsEntriesMax);
       nghttp2_option_set_max_continuations(option, grpc_wire::kContinuationsMax);
       nghttp2_option_set_max_send_header_block_length(option, grpc_wire::kHeaderBlockBytesMax);
@@ -189,7 +187,6 @@ GrpcCodec::GrpcCodec(const CodecOptions& options, GrpcOptions grpc, CodecEvents&
       {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, options_.call_credit_bytes},
       {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE,
        static_cast<uint32_t>(std::min<size_t>(options_.metadata_bytes_max, grpc_wire::kWindowMost))},
-      {kSettingsNoRfc7540Priorities, 1},
   };
   if (options_.client) settings.push_back({NGHTTP2_SETTINGS_ENABLE_PUSH, 0});
   nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, settings.data(), settings.size());

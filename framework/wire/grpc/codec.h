@@ -57,6 +57,7 @@ class GrpcCodec final : public Codec {
   GrpcCodec(const CodecOptions& options, GrpcOptions grpc, CodecEvents& events);
   ~GrpcCodec() override;
 
+  absl::string_view name() const override { return "h2"; }
   absl::Status Receive(absl::Span<const char> bytes) override;
   ByteQueue& output() override { return output_; }
 
@@ -76,8 +77,9 @@ class GrpcCodec final : public Codec {
 
   void SendPing(uint64_t opaque) override;
   // A server's graceful end takes two steps: first it says that it is going, and when the peer has answered a ping, or
-  // when this is called again, which call was the last.
+  // with the last words, which call was the last.
   void SendGoAway(const absl::Status& why) override;
+  void SendLastWords() override;
   void Abandon(const absl::Status& why) override;
   void PauseCredit() override { credit_paused_ = true; }
   void ResumeCredit() override;
@@ -227,6 +229,7 @@ class GrpcCodec final : public Codec {
   bool FitsPeer(const Metadata& metadata) const;
   // The calls whose waiting bytes have gone hear of it.
   void TellDrained();
+  void SayLastCall(const absl::Status& why);
   absl::Status Die(absl::Status why);
 
   Call* Find(CallId id) const;

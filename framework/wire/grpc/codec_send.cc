@@ -2,7 +2,6 @@
 #include <cstring>
 #include <utility>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
@@ -515,27 +514,28 @@ void GrpcCodec::SendPing(uint64_t opaque) {
 
 void GrpcCodec::OnPong(uint64_t opaque) {
   if (opaque != kGoAwayPing) return events_.OnPong(opaque);
-  if (going_away_ == GoingAway::kAnnounced) SendGoAway(absl::OkStatus());
+  SendLastWords();
 }
 
 void GrpcCodec::SendGoAway(const absl::Status& why) {
   if (!dead_.ok() || going_away_ == GoingAway::kSaid) return;
-  const absl::Cleanup pump = [this] {
-    if (!receiving_) Pump();
-  };
-  const Http2Error error = grpc_wire::GoAwayErrorOf(why);
-  if (error == Http2Error::kNoError && !options_.client && going_away_ == GoingAway::kNo) {
-    going_away_ = GoingAway::kAnnounced;
-    nghttp2_submit_shutdown_notice(session_);
-    uint8_t bytes[8];
-    Store64(bytes, kGoAwayPing);
-    nghttp2_submit_ping(session_, NGHTTP2_FLAG_NONE, bytes);
-    return;
-  }
+  if (options_.client || grpc_wire::GoAwayErrorOf(why) != Http2Error::kNoError) return SayLastCall(why);
+  if (std::exchange(going_away_, GoingAway::kAnnounced) == GoingAway::kAnnounced) return;
+  nghttp2_submit_shutdown_notice(session_);
+  SendPing(kGoAwayPing);
+}
+
+void GrpcCodec::SendLastWords() {
+  if (dead_.ok() && going_away_ == GoingAway::kAnnounced) SayLastCall(absl::OkStatus());
+}
+
+void GrpcCodec::SayLastCall(const absl::Status& why) {
   going_away_ = GoingAway::kSaid;
   const absl::string_view debug = why.message().substr(0, grpc_wire::kShortMessageBytes);
   nghttp2_submit_goaway(session_, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(session_),
-                        static_cast<uint32_t>(error), reinterpret_cast<const uint8_t*>(debug.data()), debug.size());
+                        static_cast<uint32_t>(grpc_wire::GoAwayErrorOf(why)),
+                        reinterpret_cast<const uint8_t*>(debug.data()), debug.size());
+  if (!receiving_) Pump();
 }
 
 void GrpcCodec::Abandon(const absl::Status& why) {

@@ -49,6 +49,7 @@ class NativeCodec final : public Codec {
   NativeCodec(const CodecOptions& options, CodecEvents& events);
   ~NativeCodec() override;
 
+  absl::string_view name() const override { return "troupe/1"; }
   absl::Status Receive(absl::Span<const char> bytes) override;
   ByteQueue& output() override { return output_; }
 
@@ -68,6 +69,7 @@ class NativeCodec final : public Codec {
 
   void SendPing(uint64_t opaque) override;
   void SendGoAway(const absl::Status& why) override;
+  void SendLastWords() override {}
   void Abandon(const absl::Status& why) override;
   void PauseCredit() override { credit_paused_ = true; }
   void ResumeCredit() override;
