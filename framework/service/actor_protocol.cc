@@ -1,5 +1,7 @@
 #include "troupe/service/actor_protocol.h"
 
+#include <cstdint>
+#include <memory>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -38,6 +40,16 @@ class ActorProtocol::Orphans final : public internal::LoopLocal {
   IntrusiveList<Hosted> orphans_;
 };
 
+namespace {
+
+// What connections may hold, as ServerOptions has it by default. Asked for once: the answer stands in files.
+struct MemoryBound final : internal::LoopLocal {
+  explicit MemoryBound(EventLoop& loop) : bytes(loop.os().MemoryLimit() / 2) {}
+  const int64_t bytes;
+};
+
+}  // namespace
+
 ActorProtocol::~ActorProtocol() {
   // Dropped by its transport without a word, as after the end of the loop.
   if (hosted_ != nullptr && hosted_->session != nullptr) {
@@ -46,7 +58,8 @@ ActorProtocol::~ActorProtocol() {
 }
 
 void ActorProtocol::ConnectionMade(Transport& transport) {
-  hosted_->memory = std::make_unique<MemoryGuard>(transport.loop(), 0, hosted_->counters.memory);
+  EventLoop& loop = transport.loop();
+  hosted_->memory = std::make_unique<MemoryGuard>(loop, loop.Local<MemoryBound>().bytes, hosted_->counters.memory);
   SessionOptions options;
   options.memory = hosted_->memory.get();
   hosted_->session =
