@@ -8,14 +8,16 @@
 #include "troupe/testing/faults/pipe_scenarios.h"
 #include "troupe/testing/faults/sendfile_scenarios.h"
 #include "troupe/testing/faults/service_scenarios.h"
+#include "troupe/testing/faults/subprocess_scenarios.h"
 #include "troupe/testing/faults/tls_scenarios.h"
 
 namespace troupe::testing {
 
 std::vector<Scenario> AllScenarios() {
   std::vector<Scenario> all;
-  for (std::vector<Scenario> some : {LoopScenarios(), NetScenarios(), PipeScenarios(), TlsScenarios(),
-                                     SendfileScenarios(), DatagramScenarios(), ServiceScenarios()}) {
+  for (std::vector<Scenario> some :
+       {LoopScenarios(), NetScenarios(), PipeScenarios(), TlsScenarios(), SubprocessScenarios(), SendfileScenarios(),
+        DatagramScenarios(), ServiceScenarios()}) {
     for (Scenario& scenario : some) all.push_back(std::move(scenario));
   }
   return all;
