@@ -5,7 +5,7 @@
 //
 //   const int fd = loop.os().Socket(AF_INET, SOCK_STREAM);
 //   CO_RETURN_IF_ERROR(co_await SockConnect(loop, fd, "kv.example:7000"));
-//   CO_RETURN_IF_ERROR(co_await SockSendAll(loop, fd, "PING\r\n"));
+//   CO_RETURN_IF_ERROR(co_await SockSendAll(loop, fd, absl::string_view("PING\r\n")));
 //   absl::StatusOr<std::string> reply = co_await SockRecv(loop, fd, 4096);
 //
 // Each is tried at once and waits only where it would block (C-SCK-04). The descriptor stays the caller's, to close too;

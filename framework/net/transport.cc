@@ -12,7 +12,10 @@ Transport& BaseProtocol::transport() const {
   return *transport_;
 }
 
-void Transport::Write(const char* text) { Write(absl::MakeConstSpan(text, std::strlen(text))); }
+void Transport::Write(const char* text) {
+  // Write({}) comes here.
+  Write(text == nullptr ? absl::Span<const char>() : absl::MakeConstSpan(text, std::strlen(text)));
+}
 
 void Transport::SetProtocol(std::unique_ptr<BaseProtocol> protocol) {
   loop().DeleteLater(ExchangeProtocol(std::move(protocol)));

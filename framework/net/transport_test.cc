@@ -633,6 +633,7 @@ TEST_P(TransportTest, BytesLeaveInTheOrderOfTheWrites) {
 TEST_P(TransportTest, WritingNothingHasNoEffect) {
   ConnectAndSettle();
   first_->Write("");
+  first_->Write({});
   first_->Write(absl::Span<const char>());
   first_->Write(ByteQueue());
   first_->Writev({});

@@ -215,7 +215,7 @@ class LocalCall final : public troupe::internal::ServerCall {
     outcome_ = status;
     if (response != nullptr) absl::StrAppend(&answer_, response->SerializeAsString());
   }
-  void OnHandlerEnded() override {}
+  void OnEnded() override {}
   void OnUnreferenced() override {}
   void Consumed(size_t) override {}
   bool IsBlocked() const override { return false; }
