@@ -5,6 +5,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "glog/logging.h"
 #include "troupe/base/errors.h"
 #include "troupe/base/monotonic_time.h"
@@ -12,6 +13,12 @@
 #include "troupe/net/internal/read_buffer.h"
 
 namespace troupe::internal {
+namespace {
+
+// What cannot be polled and would block is asked again after so long.
+constexpr absl::Duration kAskAgain = absl::Milliseconds(10);
+
+}  // namespace
 
 PipeTransport::PipeTransport(EventLoop& loop, int fd, std::unique_ptr<BaseProtocol> protocol, PipeSide side)
     : FdWatcher(loop, fd),
@@ -37,6 +44,7 @@ int PipeTransport::DeviceWatch(uint32_t interest) {
   if (side_ == PipeSide::kWriting) wanted_ &= ~uint32_t{kReadable};
   if (wanted_ == 0) {
     turn_.Unlink();
+    later_.Cancel();
   } else if (!turn_.linked()) {
     watcher_loop_.Schedule(turn_);
   }
@@ -46,8 +54,16 @@ int PipeTransport::DeviceWatch(uint32_t interest) {
 void PipeTransport::TakeTurn() {
   // Again as long as something is wanted, also after a Fatal.
   const absl::Cleanup again = [this] {
-    if (wanted_ != 0 && !turn_.linked() && !watcher_loop_.IsClosed()) watcher_loop_.Schedule(turn_);
+    if (wanted_ == 0 || watcher_loop_.IsClosed()) return;
+    if (!would_block_) {
+      if (!turn_.linked()) watcher_loop_.Schedule(turn_);
+      return;
+    }
+    turn_.Unlink();
+    later_ = watcher_loop_.CallLater(kAskAgain, [this] { TakeTurn(); });
   };
+  later_.Cancel();
+  would_block_ = false;
   (wanted_ & kReadable) != 0 ? OnReadable() : OnWritable();
 }
 
@@ -55,6 +71,7 @@ void PipeTransport::DeviceClose() {
   if (!std::exchange(open_, false)) return;
   wanted_ = 0;
   turn_.Unlink();
+  later_.Cancel();
   FdWatcher::Release();
   os().Close(fd());
 }

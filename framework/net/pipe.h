@@ -16,6 +16,7 @@
 #ifndef TROUPE_NET_PIPE_H_
 #define TROUPE_NET_PIPE_H_
 
+#include <cerrno>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -64,8 +65,12 @@ class PipeTransport final : private FdWatcher, public ByteTransport {
   ~PipeTransport() override;
 
   Os& os() { return watcher_loop_.os(); }
-  int64_t DeviceSend(absl::Span<const iovec> pieces) override { return os().Write(fd(), pieces); }
-  int64_t DeviceReceive(absl::Span<char> bytes) override { return os().Read(fd(), bytes); }
+  int64_t DeviceSend(absl::Span<const iovec> pieces) override { return Seen(os().Write(fd(), pieces)); }
+  int64_t DeviceReceive(absl::Span<char> bytes) override { return Seen(os().Read(fd(), bytes)); }
+  int64_t Seen(int64_t result) {
+    would_block_ = result == -EAGAIN;
+    return result;
+  }
   int DeviceWatch(uint32_t interest) override;
   void DeviceShutdownWrite() override {}  // Close does it
   void DeviceClose() override;
@@ -86,7 +91,9 @@ class PipeTransport final : private FdWatcher, public ByteTransport {
   bool hears_ = true;       // the reader's end, as a writer
   bool polled_ = true;      // by the loop's poller
   uint32_t wanted_ = 0;
+  bool would_block_ = false;  // the last call
   Turn turn_{*this};
+  TimerHandle later_;  // for a turn
 };
 
 Task<absl::StatusOr<Connected<>>> ConnectPipe(EventLoop& loop, ProtocolFactory factory, int fd, PipeSide side);

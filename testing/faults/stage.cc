@@ -179,7 +179,9 @@ void Stage::Finish() {
     if (host->os().held_memory() != 0) {
       Broken(absl::StrCat(host->name(), ": held memory is left: ", host->os().held_memory().load()));
     }
-    if (host->os().running_processes() + host->os().zombies() > 0) {
+    // Of a program whose status somebody else is said to have taken it has not been.
+    const bool taken = fault_.has_value() && fault_->error == ECHILD;
+    if (!taken && host->os().running_processes() + host->os().zombies() > 0) {
       Broken(absl::StrCat(host->name(), ": processes are left: ", host->os().running_processes(), ", zombies ",
                           host->os().zombies()));
     }
