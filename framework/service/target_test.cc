@@ -36,6 +36,7 @@ constexpr Row kRows[] = {
     {"unix:kv.sock", "unix:kv.sock", "unix:kv.sock"},
     {"unix:/run/kv.sock", "unix:/run/kv.sock", "unix:/run/kv.sock"},
     {"unix:///run/kv.sock", "unix:/run/kv.sock", "unix:/run/kv.sock"},
+    {"unix:////run/kv.sock", "unix:/run/kv.sock", "unix:/run/kv.sock"},
     {"unix-abstract:kv", "unix-abstract:kv", "unix-abstract:kv"},
     {"troupe+dns:///kv:7400", "kv:7400", nullptr},
     {"troupe+unix:/run/kv.sock", "unix:/run/kv.sock", nullptr},

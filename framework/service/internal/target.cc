@@ -78,6 +78,8 @@ absl::StatusOr<std::string> Parse(absl::string_view rest, TargetUse use) {
     std::string address(rest);
     if (absl::ConsumePrefix(&rest, "unix://")) {
       if (!absl::StartsWith(rest, "/")) return Wanted("unix:///path or unix:path");
+      // More slashes than one mean no more than one, and would mean something else when the address is read again.
+      while (absl::StartsWith(rest, "//")) rest.remove_prefix(1);
       address = absl::StrCat("unix:", rest);
     }
     RETURN_IF_ERROR(SocketAddress::Parse(address).status());
