@@ -29,6 +29,7 @@
 #include "troupe/net/stream_server.h"
 #include "troupe/net/tls.h"
 #include "troupe/net/tls_context.h"
+#include "troupe/os/io_limit.h"
 #include "troupe/testing/tls_certificates.h"
 
 namespace troupe::internal {
@@ -346,6 +347,7 @@ TEST_P(TlsServerTest, AServerAndAClientMayAgreeOnOtherProtocolsThanTheirContexts
 
 // Less than 20 KiB an end. Without tickets: OpenSSL's client keeps the 16 KiB into which it has read one.
 TEST_P(TlsServerTest, AnIdleConnectionTakesLittleMoreThanAPlainOne) {
+  if (IoLimit::FromEnvironment().any()) GTEST_SKIP() << "pieces of a record leave their mark";
   constexpr int kConnections = 50;
   const auto held = [] { return static_cast<int64_t>(mallinfo2().uordblks); };
   TlsOptions options = server_options_;

@@ -37,6 +37,8 @@
 namespace troupe::internal {
 namespace {
 
+using ::testing::AnyOf;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -243,6 +245,7 @@ TEST_P(TlsTest, AProtocolMayPauseAtEachDelivery) {
 
 // C-FLW-04, C-WR-16
 TEST_P(TlsTest, WriteMarksCountWhatTheTransportBelowHolds) {
+  if (IoLimit::FromEnvironment().any()) GTEST_SKIP() << "exact numbers of what whole writes leave";
   Handshake();
   server_->PauseReading();
   ASSERT_TRUE(client_->SetWriteBufferLimits({.high = 1000, .low = 100}).ok());
@@ -298,7 +301,7 @@ TEST_P(TlsTest, WhatIsUnderWayToAClosingEndDoesNotResetTheConnection) {
   client_->Write("last words");
   client_->Close();
   Settle();
-  EXPECT_EQ(b_.log[1], "data last words");
+  EXPECT_THAT(b_.log, Contains("data last words"));
   EXPECT_EQ(b_.log.back(), "lost OK");
   EXPECT_EQ(a_.log.back(), "lost OK");
 }
@@ -518,7 +521,8 @@ TEST_P(TlsTest, APeerThatLeavesInTheHandshakeIsAReset) {
     Settle();
     for (const absl::Status& status : {client_status_, server_status_}) {
       EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
-      EXPECT_EQ(ErrnoOf(status), ECONNRESET) << status;
+      // Who still had something to send hears it of that.
+      EXPECT_THAT(ErrnoOf(status), AnyOf(ECONNRESET, EPIPE)) << status;
     }
     EXPECT_THAT(a_.log, ElementsAre("made", "lost UNAVAILABLE"));
     EXPECT_THAT(b_.log, ElementsAre("made", "lost UNAVAILABLE"));

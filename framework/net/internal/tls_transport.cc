@@ -249,6 +249,7 @@ void TlsTransport::Fail(absl::Status reason) {
   if (ended()) return;
   LOG_IF(INFO, loop().debug()) << DebugString() << ": " << reason;
   Flush();
+  failed_ = true;
   if (below_ != nullptr) below_->Close();
   End(std::move(reason));
 }
@@ -511,7 +512,13 @@ void TlsTransport::DeviceClose() {
   outgoing_.Clear();
   if (below_ == nullptr) return;
   protocol_below_.set_above(nullptr);
-  if (!loop().IsClosed()) below_->Abort();
+  if (loop().IsClosed()) return below_.reset();
+  if (failed_ && !below_lost_ && below_->write_buffer_size() > 0) {
+    // An alert that the device has taken only in part: it was told to close behind it, and is cut off if that takes long.
+    loop().CallLater(settings_.shutdown_timeout, [below = std::move(below_)] {});
+    return;
+  }
+  below_->Abort();
   below_.reset();
 }
 

@@ -96,7 +96,7 @@ class TlsTransport final : public ByteTransport {
 
    private:
     TlsTransport& transport_;
-    void (TlsTransport::*const run_)();
+    void (TlsTransport::* const run_)();
   };
   class LentInput;
   friend struct TlsBio;
@@ -169,6 +169,7 @@ class TlsTransport final : public ByteTransport {
   bool below_lost_ = false;
   bool delivering_ = false;
   bool said_goodbye_ = false;  // close_notify is sent, and nothing is to follow it
+  bool failed_ = false;        // the last that it says is an alert
   uint32_t interest_ = 0;
   absl::Status failure_;         // for the application, once it has read what came before
   uint64_t received_ = 0;        // decrypted bytes
