@@ -281,6 +281,7 @@ void Session::OnPrefaceTimeout() {
 bool Session::EofReceived() {
   // Nothing answers a client's calls any more, or the peer has seen our end of file: nothing is left to wait for.
   if (role_ == Role::kClient || state_ != State::kOpen || std::exchange(eof_received_, true)) return false;
+  if (!transport_->CanWriteEof()) return false;  // TLS has no half-open state: the connection ends
   for (const uint32_t index : actor_order_) {
     const bool called = CallActor("EofReceived", [&] { keep_open_ = actors_[index]->EofReceived() || keep_open_; });
     if (!called) return false;
