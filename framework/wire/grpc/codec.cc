@@ -342,6 +342,8 @@ void GrpcCodec::NoteHeader(CallId id, absl::string_view name, absl::string_view 
     head.content_type = std::string(value.substr(0, 128));
     return;
   }
+  // Nothing is decoded that stands beyond the limit: a reference of one byte to HPACK's table may be 4 KiB to decode.
+  if (head.bytes > options_.metadata_bytes_max) return Refuse(head);
   if (name == "te" || name == "content-length") return;
   if (absl::ConsumePrefix(&name, "grpc-")) {
     if (name == "timeout") {
@@ -349,34 +351,47 @@ void GrpcCodec::NoteHeader(CallId id, absl::string_view name, absl::string_view 
       head.bad_timeout = !head.timeout.has_value();
     } else if (name == "encoding") {
       head.encoding = std::string(value.substr(0, 64));
+    } else if (!options_.client) {
+      return;  // what servers say
     } else if (name == "status") {
       head.code = grpc_wire::ParseStatusCode(value);
-    } else if (name == "message") {
-      head.message = grpc_wire::DecodeMessage(value.substr(0, options_.metadata_bytes_max));
-    } else if (name == "status-details-bin") {
-      grpc_wire::DecodeBinary(value.substr(0, 4 * options_.metadata_bytes_max), head.details);
+    } else if (name == "message" && head.message.empty()) {
+      head.message = grpc_wire::DecodeMessage(value);
+    } else if (name == "status-details-bin" && head.details.empty()) {
+      grpc_wire::DecodeBinary(value, head.details);
     }
     return;  // the others are between gRPC and itself
   }
-  if (++head.entries > options_.metadata_entries_max || head.bytes > options_.metadata_bytes_max) {
-    head.refused = absl::ResourceExhaustedError(absl::StrCat("metadata of more than ", options_.metadata_bytes_max,
-                                                             " bytes or ", options_.metadata_entries_max, " entries"));
-    head.metadata.Clear();
-    return;
-  }
+  if (++head.entries > options_.metadata_entries_max) return Refuse(head);
   if (!Metadata::IsBinaryKey(name)) {
     absl::Status added = head.metadata.TryAdd(name, value);
     if (!added.ok()) head.refused = absl::InternalError(added.message());
     return;
   }
-  // Repeated keys may have been joined.
+  // Repeated keys may have been joined: each piece counts as one.
+  bool first = true;
   for (const absl::string_view piece : absl::StrSplit(value, ',')) {
+    if (!std::exchange(first, false)) {
+      head.bytes += name.size() + Metadata::kEntryOverheadBytes;
+      if (++head.entries > options_.metadata_entries_max || head.bytes > options_.metadata_bytes_max) {
+        return Refuse(head);
+      }
+    }
     std::string bytes;
     absl::Status added = grpc_wire::DecodeBinary(absl::StripAsciiWhitespace(piece), bytes)
                              ? head.metadata.TryAdd(name, bytes)
                              : absl::InternalError("a binary value of the metadata is no base64");
-    if (!added.ok()) head.refused = absl::InternalError(added.message());
+    if (!added.ok()) {
+      head.refused = absl::InternalError(added.message());
+      return;
+    }
   }
+}
+
+void GrpcCodec::Refuse(Head& head) const {
+  head.refused = absl::ResourceExhaustedError(absl::StrCat("metadata of more than ", options_.metadata_bytes_max,
+                                                           " bytes or ", options_.metadata_entries_max, " entries"));
+  head.metadata.Clear();
 }
 
 void GrpcCodec::NoteData(CallId id, absl::Span<const char> data) {
@@ -700,8 +715,12 @@ void GrpcCodec::OnData(CallId id, absl::Span<const char> data) {
     if (call->packed) {
       std::string unpacked;
       wrong = Unpack(message, unpacked);
+      // What is held is what came out. One call holds no more of it than of a message.
+      if (wrong.ok() && call->unread > options_.message_bytes_max) {
+        wrong = absl::ResourceExhaustedError("packed messages are larger than what the reader has room for");
+      }
       if (!wrong.ok()) break;
-      goes_on = Deliver(id, absl::MakeConstSpan(unpacked), charged);
+      goes_on = Deliver(id, absl::MakeConstSpan(unpacked), std::max(charged, unpacked.size()));
     } else {
       goes_on = Deliver(id, message, charged);
     }

@@ -177,6 +177,7 @@ class GrpcCodec final : public Codec {
   void NoteInvalidFrame(const nghttp2_frame& frame, int error);
   void NoteHeadersBegin(CallId id, bool request);
   void NoteHeader(CallId id, absl::string_view name, absl::string_view value);
+  void Refuse(Head& head) const;
   void NoteData(CallId id, absl::Span<const char> data);
   void NoteSent(const nghttp2_frame& frame);
   ssize_t OfferData(CallId id, size_t bytes_max, uint32_t* flags);

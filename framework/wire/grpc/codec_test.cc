@@ -454,6 +454,39 @@ TEST_F(ServerAndBytes, BinaryMetadataIsBase64OrTheCallIsRefused) {
   EXPECT_EQ(server_->counters().metadata_refused.value(), 1u);
 }
 
+TEST_F(ServerAndBytes, EachPieceOfAJoinedBinaryValueCounts) {
+  ASSERT_TRUE(server_->Receive(H2Bytes().Request(1, "/a.B/C", {{"x-bin", std::string(200, ',')}}, kEndStream)).ok());
+  EXPECT_THAT(server_->TakeLog(), IsEmpty());
+  EXPECT_EQ(server_->counters().metadata_refused.value(), 1u);
+}
+
+TEST_F(ServerAndBytes, WhatStandsBeyondTheLimitIsNotDecoded) {
+  HeaderFields many;
+  for (int i = 0; i < 8; ++i) many.push_back({"grpc-message", std::string(1800, '%')});
+  for (int i = 0; i < 50; ++i) many.push_back({"grpc-timeout", "x"});
+  many.push_back({"x", std::string(300, 'v')});
+  ASSERT_TRUE(server_->Receive(H2Bytes().Request(1, "/a.B/C", many, kEndStream)).ok());
+  EXPECT_THAT(server_->TakeLog(), IsEmpty());
+  EXPECT_EQ(server_->counters().metadata_refused.value(), 1u);
+}
+
+TEST_F(ServerAndBytes, PackedMessagesThatNobodyReadsAreBoundedByWhatTheyBecome) {
+  CodecOptions options = Server();
+  options.message_bytes_max = 100'000;
+  Restart(options);
+  server_->consume = false;
+  server_->log_messages = false;
+  const std::string packed = Framed(Gzip(absl::MakeConstSpan(std::string(90'000, 'z'))), true);
+  ASSERT_TRUE(server_->Receive(H2Bytes().Request(1, "/a.B/C", {{"grpc-encoding", "gzip"}})).ok());
+  int sent = 0;
+  while (codec().open_calls() > 0 && sent < 100 && server_->last_line().substr(0, 5) != "reset") {
+    ASSERT_TRUE(server_->Receive(H2Bytes().Data(1, packed)).ok());
+    ++sent;
+  }
+  EXPECT_EQ(sent, 3);
+  EXPECT_THAT(std::string(server_->last_line()), StartsWith("reset 1 RESOURCE_EXHAUSTED"));
+}
+
 TEST_F(ServerAndBytes, AMalformedTimeoutIsRefused) {
   ASSERT_TRUE(server_->Receive(H2Bytes().Request(1, "/a.B/C", {{"grpc-timeout", "soon"}}, kEndStream)).ok());
   EXPECT_THAT(server_->TakeLog(), IsEmpty());
