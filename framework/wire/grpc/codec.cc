@@ -37,6 +37,13 @@ absl::string_view TextOf(const uint8_t* bytes, size_t size) {
   return absl::string_view(reinterpret_cast<const char*>(bytes), size);
 }
 
+// The length of the message that a head of five bytes begins.
+size_t LengthIn(const char* prefix) {
+  size_t length = 0;
+  for (int i = 1; i < 5; ++i) length = length << 8 | static_cast<uint8_t>(prefix[i]);
+  return length;
+}
+
 uint64_t Load64(const uint8_t* bytes) {
   uint64_t number = 0;
   for (int i = 0; i < 8; ++i) number = number << 8 | bytes[i];
@@ -162,15 +169,6 @@ struct GrpcCodecCallbacks {
 
 nghttp2_data_source_read_callback GrpcCodec::Provider() { return GrpcCodecCallbacks::OfferData; }
 
-void GrpcCodec::Budget::Pass(absl::Duration time) {
-  const int64_t passed = absl::ToInt64Nanoseconds(std::clamp(time, absl::ZeroDuration(), absl::Hours(1)));
-  if (per_second == 0) return;
-  nanos += passed;
-  const int64_t units = nanos * per_second / 1'000'000'000;
-  nanos -= units * 1'000'000'000 / per_second;
-  left = static_cast<uint32_t>(std::min<int64_t>(most, left + units));
-}
-
 GrpcCodec::GrpcCodec(const CodecOptions& options, GrpcOptions grpc, CodecEvents& events)
     : options_(Checked(options)),
       grpc_(std::move(grpc)),
@@ -230,16 +228,16 @@ void GrpcCodec::Remove(Call& call) {
 void GrpcCodec::Flood(Counter& counter, absl::string_view what) {
   if (!flood_.ok()) return;
   counter.Add();
-  flood_ = absl::ResourceExhaustedError(absl::StrCat("too many ", what));
+  flood_ = absl::ResourceExhaustedError(what);
 }
 
 void GrpcCodec::Glitch() {
   counters_.glitches.Add();
-  if (!glitches_.Spend()) Flood(counters_.glitch_floods, "frames without use");
+  if (!glitches_.Spend()) Flood(counters_.glitch_floods, "too many frames without use");
 }
 
 void GrpcCodec::CountReset() {
-  if (!resets_.Spend()) Flood(counters_.reset_floods, "resets");
+  if (!resets_.Spend()) Flood(counters_.reset_floods, "too many resets");
 }
 
 void GrpcCodec::NoteFrameHeader(const nghttp2_frame_hd& header) {
@@ -289,7 +287,8 @@ void GrpcCodec::NoteFrame(const nghttp2_frame& frame) {
       counters_.pings_received.Add();
       const bool strike = since_ping_ < options_.ping_interval_min;
       since_ping_ = absl::ZeroDuration();
-      if (strike && ++ping_strikes_ > options_.ping_strikes_max) Flood(counters_.ping_floods, "pings");
+      // By this text clients of gRPC know that they are to ask less often.
+      if (strike && ++ping_strikes_ > options_.ping_strikes_max) Flood(counters_.ping_floods, "too_many_pings");
       break;
     }
     case NGHTTP2_GOAWAY:
@@ -334,14 +333,12 @@ void GrpcCodec::NoteHeader(CallId id, absl::string_view name, absl::string_view 
     if (name == ":status") static_cast<void>(absl::SimpleAtoi(value, &head.http_status));
     return;
   }
-  // What is said once counts little; what is repeated counts like metadata.
-  head.bytes += name.size() + value.size() + Metadata::kEntryOverheadBytes;
-  if (!head.refused.ok()) return;
   if (name == "content-type" && head.content_type.empty()) {
-    head.bytes = 0;
     head.content_type = std::string(value.substr(0, 128));
     return;
   }
+  head.bytes += name.size() + value.size() + Metadata::kEntryOverheadBytes;
+  if (!head.refused.ok()) return;
   // Nothing is decoded that stands beyond the limit: a reference of one byte to HPACK's table may be 4 KiB to decode.
   if (head.bytes > options_.metadata_bytes_max) return Refuse(head);
   if (name == "te" || name == "content-length") return;
@@ -405,10 +402,7 @@ absl::Status GrpcCodec::Die(absl::Status why) {
   dead_ = std::move(why);
   if (broken_) return dead_;  // nghttp2 has said so
   // By hand: nghttp2 may be in no state to speak.
-  const absl::string_view debug =
-      dead_.code() == absl::StatusCode::kResourceExhausted && counters_.ping_floods.value() > 0
-          ? "too_many_pings"
-          : dead_.message().substr(0, grpc_wire::kShortMessageBytes);
+  const absl::string_view debug = dead_.message().substr(0, grpc_wire::kShortMessageBytes);
   const auto last = static_cast<uint32_t>(std::max(nghttp2_session_get_last_proc_stream_id(session_), 0));
   const auto error = static_cast<uint32_t>(grpc_wire::GoAwayErrorOf(dead_));
   const auto length = static_cast<uint32_t>(8 + debug.size());
@@ -463,7 +457,7 @@ absl::Status GrpcCodec::Receive(absl::Span<const char> bytes) {
     return Die(absl::InvalidArgumentError(absl::StrCat("HTTP/2: ", absl::CHexEscape(debug_))));
   }
   if (caused_unsent_ > uint64_t{options_.frames_unsent_max} + options_.calls_max) {
-    Flood(counters_.frame_floods, "frames that are answered and not read");
+    Flood(counters_.frame_floods, "too many frames that are answered and not read");
     return Die(flood_);
   }
   if (room_wanted_ && HasRoom()) {
@@ -524,7 +518,10 @@ void GrpcCodec::OnRequestHead(Call& call, Head& head, size_t index) {
     refused = absl::UnimplementedError(
         absl::StrCat("messages packed by ", absl::CHexEscape(head.encoding), "; understood are identity and gzip"));
   }
-  if (!refused.ok()) return SendEnd(call, refused, nullptr);
+  if (!refused.ok()) {
+    ++caused_unsent_;
+    return SendEnd(call, refused, nullptr);
+  }
   call.gzip = head.encoding == "gzip";
 
   IncomingCall incoming;
@@ -538,8 +535,8 @@ void GrpcCodec::OnRequestHead(Call& call, Head& head, size_t index) {
   if (next != nullptr && next->kind == Note::kData && next->id == id && next->end_stream) {
     // The common call: all of it is here.
     const absl::Span<const char> data = next->data;
-    if (data.size() >= kPrefixBytes && data[0] == 0 && ReadPrefix(call, data.data()).ok() &&
-        call.partial_total == data.size() - kPrefixBytes) {
+    if (data.size() >= kPrefixBytes && data[0] == 0 && LengthIn(data.data()) == data.size() - kPrefixBytes &&
+        data.size() - kPrefixBytes <= options_.message_bytes_max) {
       incoming.complete = true;
       incoming.message = data.subspan(kPrefixBytes);
       incoming.charged = data.size();
@@ -551,7 +548,6 @@ void GrpcCodec::OnRequestHead(Call& call, Head& head, size_t index) {
       next->data = {};
       next->end_stream = false;
     }
-    call.in_message = false;
   }
   counters_.calls_opened_by_peer.Add();
   CallEvents* const events = events_.OnCall(incoming);
@@ -613,16 +609,16 @@ void GrpcCodec::DeliverEnd(Call& call, absl::Status status, Metadata trailers) {
 }
 
 absl::Status GrpcCodec::ReadPrefix(Call& call, const char* prefix) {
-  const auto byte = [prefix](int i) { return static_cast<size_t>(static_cast<uint8_t>(prefix[i])); };
-  const size_t length = byte(1) << 24 | byte(2) << 16 | byte(3) << 8 | byte(4);
-  if (byte(0) > 1) return absl::InternalError("malformed head of a message");
-  if (byte(0) == 1 && !call.gzip) return absl::InternalError("a packed message, and no grpc-encoding");
+  const auto packed = static_cast<uint8_t>(prefix[0]);
+  const size_t length = LengthIn(prefix);
+  if (packed > 1) return absl::InternalError("malformed head of a message");
+  if (packed == 1 && !call.gzip) return absl::InternalError("a packed message, and no grpc-encoding");
   if (length > options_.message_bytes_max) {
     counters_.messages_too_large.Add();
     return absl::ResourceExhaustedError(
         absl::StrCat("message of ", length, " bytes, at most ", options_.message_bytes_max));
   }
-  call.packed = byte(0) == 1;
+  call.packed = packed == 1;
   call.in_message = true;
   call.partial_total = length;
   call.partial_size = 0;

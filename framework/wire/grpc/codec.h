@@ -39,6 +39,7 @@
 #include "troupe/base/intrusive_list.h"
 #include "troupe/base/pool.h"
 #include "troupe/rpc/metadata.h"
+#include "troupe/wire/budget.h"
 #include "troupe/wire/codec.h"
 #include "troupe/wire/counters.h"
 #include "troupe/wire/grpc/headers.h"
@@ -155,18 +156,6 @@ class GrpcCodec final : public Codec {
     uint64_t number = 0;  // error code, opaque
     absl::Span<const char> data = {};
     std::unique_ptr<Head> head = nullptr;
-  };
-
-  // What a stranger may do so often: refilled by time and by calls that end well.
-  struct Budget {
-    uint32_t left;
-    uint32_t most;
-    uint32_t per_second;
-    int64_t nanos = 0;  // since the last whole unit was refilled
-
-    bool Spend() { return left > 0 && left-- > 0; }
-    void Refill() { left += left < most ? 1 : 0; }
-    void Pass(absl::Duration time);
   };
 
   friend struct GrpcCodecCallbacks;

@@ -151,7 +151,8 @@ void GrpcCodec::NoteSent(const nghttp2_frame& frame) {
     case NGHTTP2_SETTINGS:
       if ((frame.hd.flags & NGHTTP2_FLAG_ACK) == 0) break;
       ++caused_unsent_;
-      if (++acks_unsent_ > options_.acks_unsent_max) Flood(counters_.ack_floods, "pings whose answers are not read");
+      if (++acks_unsent_ > options_.acks_unsent_max)
+        Flood(counters_.ack_floods, "too many pings whose answers are not read");
       break;
     case NGHTTP2_RST_STREAM:
     case NGHTTP2_WINDOW_UPDATE:

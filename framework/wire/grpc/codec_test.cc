@@ -594,6 +594,39 @@ TEST_F(ServerAndBytes, RefusedCallsThatAreNotReadEndTheConnection) {
   EXPECT_EQ(server_->counters().frame_floods.value(), 1u);
 }
 
+TEST_F(ServerAndBytes, CallsRefusedForTheirHeadersThatAreNotReadEndTheConnection) {
+  CodecOptions options = Server();
+  options.calls_max = 10;
+  options.frames_unsent_max = 20;
+  Restart(options);
+  absl::Status status;
+  uint32_t calls = 0;
+  while (status.ok() && calls < 200) {
+    status = server_->Receive(H2Bytes().Request(2 * calls++ + 1, "/a.B/C", {{"grpc-timeout", "soon"}}, kEndStream));
+  }
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_LT(calls, 40u);
+  EXPECT_EQ(server_->counters().frame_floods.value(), 1u);
+}
+
+TEST_F(ServerAndBytes, AFloodOfAnotherKindDoesNotSpeakOfPings) {
+  CodecOptions options = Server();
+  options.glitches_max = 3;
+  Restart(options);
+  server_->counters().ping_floods.Add();  // of another connection of the server
+  absl::Status status;
+  for (int i = 0; i < 10 && status.ok(); ++i) status = server_->Receive(H2Bytes().Frame(0x42, 0, 0, "unknown"));
+  EXPECT_THAT(server_->TakeFrames().back().payload, Not(HasSubstr("too_many_pings")));
+}
+
+TEST_F(ServerAndBytes, AMessageThatIsTooLargeIsCountedOnce) {
+  CodecOptions options = Server();
+  options.message_bytes_max = 100;
+  Restart(options);
+  ASSERT_TRUE(server_->Receive(H2Bytes().Call(1, "/a.B/C", std::string(200, 'x'))).ok());
+  EXPECT_EQ(server_->counters().messages_too_large.value(), 1u);
+}
+
 TEST_F(ServerAndBytes, ContinuationFloodsEndTheConnection) {
   H2Bytes bytes;
   bytes.Frame(kHeadersFrame, 0, 1, HeaderBlock(RequestFields("/a.B/C")));

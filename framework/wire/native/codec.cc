@@ -51,15 +51,6 @@ absl::Span<const char> SpanOf(absl::string_view text) { return {text.data(), tex
 
 }  // namespace
 
-void NativeCodec::Budget::Pass(absl::Duration time) {
-  const int64_t passed = absl::ToInt64Nanoseconds(std::clamp(time, absl::ZeroDuration(), absl::Hours(1)));
-  if (per_second == 0) return;
-  nanos += passed;
-  const int64_t units = nanos * per_second / 1'000'000'000;
-  nanos -= units * 1'000'000'000 / per_second;
-  left = static_cast<uint32_t>(std::min<int64_t>(most, left + units));
-}
-
 NativeCodec::NativeCodec(const CodecOptions& options, CodecEvents& events)
     : options_(Checked(options)),
       events_(events),

@@ -36,6 +36,7 @@
 #include "troupe/base/intrusive_list.h"
 #include "troupe/base/pool.h"
 #include "troupe/rpc/metadata.h"
+#include "troupe/wire/budget.h"
 #include "troupe/wire/codec.h"
 #include "troupe/wire/counters.h"
 #include "troupe/wire/native/call_table.h"
@@ -122,18 +123,6 @@ class NativeCodec final : public Codec {
     Waiting* waiting_last = nullptr;
     std::unique_ptr<std::string> ending;  // head of the END that follows what waits
     absl::Status failure;                 // what makes an OK end impossible
-  };
-
-  // What a stranger may do so often: refilled by time and by calls that end well.
-  struct Budget {
-    uint32_t left;
-    uint32_t most;
-    uint32_t per_second;
-    int64_t nanos = 0;  // since the last whole unit was refilled
-
-    bool Spend() { return left > 0 && left-- > 0; }
-    void Refill() { left += left < most ? 1 : 0; }
-    void Pass(absl::Duration time);
   };
 
   struct Method {
