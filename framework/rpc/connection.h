@@ -7,6 +7,7 @@
 #ifndef TROUPE_RPC_CONNECTION_H_
 #define TROUPE_RPC_CONNECTION_H_
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
@@ -34,6 +35,10 @@ class Connection : public Caller {
   virtual bool draining() const = 0;
   // Ends the connection: calls in flight are cancelled, the peer is told `why`, ConnectionLost follows from the loop.
   virtual void Close(const absl::Status& why) = 0;
+  // An actor holds so many bytes more for the peer (negative: less) than the messages of its calls are: what it has read
+  // and not dealt with. They count as held by the connection, and while they are too many (actor_bytes_max of its limits)
+  // the peer is granted no more credit. What a handler has charged it takes back before it ends.
+  virtual void Charge(int64_t bytes) = 0;
   // For logs: "troupe/1 127.0.0.1:7400 <- 127.0.0.1:49152".
   virtual std::string DebugString() const = 0;
 

@@ -40,6 +40,8 @@ struct ConnectionLimits {
   // What the requests of calls in flight may occupy as messages, all together; one is taken in any case. Beyond:
   // RESOURCE_EXHAUSTED. requests_refused
   size_t request_bytes_max = 64 << 20;
+  // What actors hold for the peer beside that, by Connection::Charge. Beyond: no credit until it is half. credit_pauses
+  size_t actor_bytes_max = 2 << 20;
   // Above `high` of unsent bytes accepted calls wait unstarted and writers wait, until it is `low`. starts_delayed_unsent
   size_t write_high_bytes = 64 << 10;
   size_t write_low_bytes = 16 << 10;

@@ -318,6 +318,42 @@ TEST_F(LimitsTest, RequestBytesMaxTakesOneInAnyCase) {
   EXPECT_EQ(counters().requests_refused.value(), 0u);
 }
 
+Status ReadAll(Reader<echo::v1::CollectRequest> reader) {
+  echo::v1::CollectRequest request;
+  while (true) {
+    const bool more = co_await reader.Read(request);
+    if (!more) co_return absl::OkStatus();
+  }
+}
+
+TEST_F(LimitsTest, ActorBytesMax) {
+  limits().actor_bytes_max = 100'000;
+  Connection* connection = nullptr;
+  script_.collect = [&connection](Reader<echo::v1::CollectRequest> reader, echo::v1::CollectResponse&, Call& call) {
+    connection = &call.connection();
+    return ReadAll(reader);
+  };
+  auto stranger = NewStranger();
+  const std::string message(40'000, 'x');
+  const auto credit = Contains(StartsWith("CREDIT 1"));
+  EXPECT_THAT(Say(*stranger, FrameBytes().Preface().Open(1, 0, kCollect).Message(1, message)), credit);
+  ASSERT_NE(connection, nullptr);
+  connection->Charge(100'001);
+  EXPECT_EQ(counters().credit_pauses.value(), 1u);
+  EXPECT_EQ(service().server().held_bytes(), 100'001);
+  EXPECT_EQ(service().server().memory().held(), 100'001);
+  EXPECT_THAT(Say(*stranger, FrameBytes().Message(1, message)), IsEmpty()) << "what is read is not granted again";
+  connection->Charge(-50'000);
+  service().RunUntilIdle();
+  EXPECT_THAT(stranger->TakeFrames(), IsEmpty()) << "more than half is held";
+  ExpectHonestClientServed();
+  connection->Charge(-1);
+  service().RunUntilIdle();
+  EXPECT_THAT(stranger->TakeFrames(), credit);
+  connection->Charge(-50'000);
+  EXPECT_EQ(service().server().held_bytes(), 0);
+}
+
 TEST_F(LimitsTest, UnsentBytesMax) {
   limits().unsent_bytes_max = 1 << 20;
   const std::string text(300'000, 'x');

@@ -270,7 +270,7 @@ void Session::OpenCodec() {
   } else {
     codec_.reset(new NativeCodec(options, *this));
   }
-  if (memory_ != nullptr && memory_->tight()) codec_->PauseCredit();
+  if (WithholdsCredit()) codec_->PauseCredit();
 }
 
 void Session::OnPrefaceTimeout() {
@@ -482,7 +482,7 @@ bool Session::CheckStalls() {
 // ---------------------------------------------------------------------------------------------------- memory
 
 int64_t Session::held_bytes() const {
-  size_t bytes = detecting_.size() + unread_bytes_ + request_bytes_ + kept_bytes_;
+  size_t bytes = detecting_.size() + unread_bytes_ + request_bytes_ + kept_bytes_ + static_cast<size_t>(actor_bytes_);
   if (codec_ != nullptr) bytes += codec_->held_bytes() + codec_->output().size();
   if (transport_ != nullptr) bytes += transport_->write_buffer_size();
   return static_cast<int64_t>(bytes);
@@ -493,9 +493,23 @@ void Session::PauseCredit() {
 }
 
 void Session::ResumeCredit() {
-  if (codec_ == nullptr) return;
+  if (codec_ == nullptr || WithholdsCredit()) return;
   codec_->ResumeCredit();
   FlushSoon();
+}
+
+void Session::Charge(int64_t bytes) {
+  actor_bytes_ += bytes;
+  const int64_t bytes_max = static_cast<int64_t>(options_.limits.actor_bytes_max);
+  if (!actors_full_ && actor_bytes_ > bytes_max) {
+    actors_full_ = true;
+    counters_.credit_pauses.Add();
+    PauseCredit();
+  } else if (actors_full_ && actor_bytes_ <= bytes_max / 2) {
+    actors_full_ = false;
+    ResumeCredit();
+  }
+  Recharge();
 }
 
 // ---------------------------------------------------------------------------------------------------- the end

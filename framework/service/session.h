@@ -64,6 +64,7 @@ struct SessionCounters {
   Counter starts_delayed_replies;  // or because those that run were likely to answer much
   Counter replies_dropped;         // answered RESOURCE_EXHAUSTED, over unsent_bytes_max
   Counter requests_refused;        // over request_bytes_max
+  Counter credit_pauses;           // actors held more than actor_bytes_max
   Counter calls_waiting_refused;   // ours, over calls_waiting_max
   Counter calls_moved;             // ours, not started by one connection and sent again by another, or once more
   Counter messages_malformed;      // requests that do not parse, or are nested deeper than 100 messages
@@ -132,7 +133,7 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   size_t calls_in_flight() const { return in_flight_; }
   size_t handlers_running() const;
 
-  // ---- memory: unread input, messages held, unsent output.
+  // ---- memory: unread input, messages held, what actors hold, unsent output.
   int64_t held_bytes() const override;
   void PauseCredit() override;
   void ResumeCredit() override;
@@ -151,6 +152,7 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   absl::string_view wire() const override { return codec_ ? codec_->name() : "unknown"; }
   bool single_client() const override { return wire_ == Wire::kNative; }
   bool draining() const override { return draining_; }
+  void Charge(int64_t bytes) override;
   std::string DebugString() const override;
 
  private:
@@ -219,6 +221,8 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   void Recharge() {
     if (memory_ != nullptr) memory_->Recharge(*this);
   }
+  // The process is short of memory, or our actors hold too much for the peer.
+  bool WithholdsCredit() const { return actors_full_ || (memory_ != nullptr && memory_->tight()); }
   // Idle, silent and stalled connections.
   void OnWatch();
   void WatchFrom(MonotonicTime now);
@@ -337,6 +341,8 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   size_t unread_bytes_ = 0;
   size_t request_bytes_ = 0;
   size_t kept_bytes_ = 0;
+  int64_t actor_bytes_ = 0;
+  bool actors_full_ = false;  // they held more than actor_bytes_max, and still more than half of it
 
   // What handlers that run are likely to answer: each what was sent last, or a little less than that before it. The
   // reckoning begins anew when nothing has come of them for a while.
