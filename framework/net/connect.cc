@@ -220,8 +220,8 @@ absl::StatusOr<TlsSettings> ParseSecurity(const ConnectOptions& options, const s
 }
 
 struct Target {
-  ResolveQuery query;  // where `address` says nothing
-  std::optional<SocketAddress> address;
+  ResolveQuery query;  // where `addresses` say nothing
+  std::vector<SocketAddress> addresses;
   std::optional<SocketAddress> local;
   absl::Duration delay = absl::InfiniteDuration();
   size_t interleave = 0;
@@ -232,7 +232,8 @@ absl::StatusOr<Target> ParseTarget(const ConnectOptions& options) {
   Target target;
   target.query.family = options.family;
   target.local = options.local_address;
-  target.address = options.address;
+  target.addresses.assign(options.addresses.begin(), options.addresses.end());
+  if (options.address.has_value()) target.addresses.push_back(*options.address);
   target.delay = options.happy_eyeballs_delay.value_or(absl::InfiniteDuration());
   if (target.delay < absl::ZeroDuration()) {
     return absl::InvalidArgumentError(
@@ -246,13 +247,15 @@ absl::StatusOr<Target> ParseTarget(const ConnectOptions& options) {
   }
   const bool host = !options.host.empty() || !options.port.empty();
   const int given = (options.target.empty() ? 0 : 1) + (host ? 1 : 0) + (options.address.has_value() ? 1 : 0) +
+                    (options.addresses.empty() ? 0 : 1) +
                     (options.socket >= 0 ? 1 : 0);
   if (given != 1) {
     return absl::InvalidArgumentError(given == 0 ? "none of target, host and port, address, and socket were specified"
                                                  : "target, host and port, address, and socket exclude each other");
   }
   if (absl::StartsWith(options.target, "unix:") || absl::StartsWith(options.target, "unix-abstract:")) {
-    ASSIGN_OR_RETURN(target.address, SocketAddress::Parse(options.target));
+    ASSIGN_OR_RETURN(const SocketAddress address, SocketAddress::Parse(options.target));
+    target.addresses.push_back(address);
   } else if (!options.target.empty()) {
     ASSIGN_OR_RETURN(HostPort where, SplitHostPort(options.target));
     target.query.host = std::move(where.host);
@@ -261,7 +264,7 @@ absl::StatusOr<Target> ParseTarget(const ConnectOptions& options) {
     target.query.host = std::string(options.host);
     target.query.service = std::string(options.port);
   }
-  if (!target.address.has_value() && options.socket < 0 && target.query.service.empty()) {
+  if (target.addresses.empty() && options.socket < 0 && target.query.service.empty()) {
     return absl::InvalidArgumentError("a port to connect to was not specified");
   }
   ASSIGN_OR_RETURN(target.security, ParseSecurity(options, target.query.host));
@@ -313,10 +316,8 @@ Task<absl::StatusOr<Connected<>>> ConnectGiven(EventLoop& loop, ProtocolFactory 
 
 Task<absl::StatusOr<Connected<>>> ConnectTo(EventLoop& loop, ProtocolFactory factory, absl::StatusOr<Target> parsed) {
   CO_ASSIGN_OR_RETURN(const Target target, std::move(parsed));
-  std::vector<SocketAddress> addresses;
-  if (target.address.has_value()) {
-    addresses.push_back(*target.address);
-  } else {
+  std::vector<SocketAddress> addresses = target.addresses;
+  if (addresses.empty()) {
     CO_ASSIGN_OR_RETURN(addresses, co_await GetAddrInfo(loop, target.query));
   }
   if (target.interleave > 0) addresses = Interleaved(addresses, target.interleave);

@@ -32,13 +32,15 @@
 
 namespace troupe {
 
-// Where to. One of `target`, `host` with `port`, `address`, `socket`.
+// Where to. One of `target`, `host` with `port`, `address`, `addresses`, `socket`.
 struct ConnectOptions {
   // "localhost:7000", "[::1]:7000", "unix:/run/kv.sock", "unix-abstract:kv"
   absl::string_view target = {};
   absl::string_view host = {};
   absl::string_view port = {};  // a number or a service's name
   std::optional<SocketAddress> address = std::nullopt;
+  // Of one host, as the resolver gave them.
+  absl::Span<const SocketAddress> addresses = {};
   // A connected stream socket, TCP or Unix, that came from elsewhere. It is taken over, unless it is refused with
   // INVALID_ARGUMENT.
   int socket = -1;

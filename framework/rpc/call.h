@@ -7,8 +7,11 @@
 #ifndef TROUPE_RPC_CALL_H_
 #define TROUPE_RPC_CALL_H_
 
+#include <optional>
+
 #include "troupe/base/intrusive_list.h"
 #include "troupe/base/monotonic_time.h"
+#include "troupe/rpc/compression.h"
 #include "troupe/rpc/connection.h"
 #include "troupe/rpc/metadata.h"
 #include "troupe/rpc/method.h"
@@ -38,6 +41,12 @@ class Call {
   // Goes back with the status.
   Metadata& trailers() { return trailers_; }
 
+  // Of the responses, if the caller unpacks them; else as the server's options say. Before the first one, or nothing
+  // comes of it.
+  void set_compression(Compression compression) { compression_ = compression; }
+  // The request, or the message of a stream that was read last, came packed.
+  virtual bool message_compressed() const = 0;
+
   // By the loop's clock; InfiniteFuture() if there is none.
   MonotonicTime deadline() const { return deadline_; }
   // The caller has gone: cancelled, its deadline passed, or its connection was lost. The handler hears of it as
@@ -57,6 +66,7 @@ class Call {
   Metadata trailers_;
   MonotonicTime deadline_ = MonotonicTime::InfiniteFuture();
   bool cancelled_ = false;
+  std::optional<Compression> compression_;
 };
 
 }  // namespace troupe

@@ -7,10 +7,12 @@
 #ifndef TROUPE_RPC_CALLER_H_
 #define TROUPE_RPC_CALLER_H_
 
+#include <optional>
 #include <type_traits>
 
 #include "absl/time/time.h"
 #include "google/protobuf/message_lite.h"
+#include "troupe/rpc/compression.h"
 #include "troupe/rpc/method.h"
 
 namespace troupe {
@@ -31,6 +33,10 @@ struct CallOptions {
   absl::Duration timeout = absl::InfiniteDuration();
   // Sent with the call; null: none.
   const Metadata* metadata = nullptr;
+  // A call waits until there is a connection, however long that takes, and does not end when one cannot be made.
+  bool wait_for_ready = false;
+  // Of the requests; none: as the channel's options say.
+  std::optional<Compression> compression = std::nullopt;
 };
 static_assert(std::is_trivially_destructible_v<CallOptions>);
 

@@ -59,6 +59,8 @@ class OwnedCall {
   const Metadata& initial_metadata() const { return Get().initial_metadata(); }
   const Metadata& trailers() const { return Get().trailers(); }
   bool done() const { return Get().ended(); }
+  // The reply, or the message of a stream that was read last, came packed.
+  bool message_compressed() const { return Get().last_compressed(); }
 
  protected:
   ClientCall& Get() const {

@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "troupe/rpc/compression.h"
 #include "troupe/rpc/internal/call_core.h"
 #include "troupe/rpc/internal/client_call.h"
 #include "troupe/rpc/reply.h"
@@ -27,9 +28,11 @@ class Writer {
   explicit Writer(internal::CoreRef<internal::CallCore> core) : core_(std::move(core)) {}
 
   // Await it: `const bool more = co_await writer.Write(message);`
-  [[nodiscard]] internal::WriteLeaf Write(const T& message) { return internal::WriteLeaf(core_, core_->Send(message)); }
+  [[nodiscard]] internal::WriteLeaf Write(const T& message, WriteOptions options = {}) {
+    return internal::WriteLeaf(core_, core_->Send(message, options));
+  }
   // Sends without waiting for room: for a message or two; what waits is charged to the connection. False: call over.
-  bool WriteWithoutWaiting(const T& message) { return core_->Send(message); }
+  bool WriteWithoutWaiting(const T& message, WriteOptions options = {}) { return core_->Send(message, options); }
 
  private:
   internal::CoreRef<internal::CallCore> core_;
@@ -69,8 +72,8 @@ template <class Request, class Response>
 class [[nodiscard]] ClientWriter : public internal::OwnedCall {
  public:
   using OwnedCall::OwnedCall;
-  [[nodiscard]] internal::WriteLeaf Write(const Request& message) {
-    const bool sent = Get().Send(message);
+  [[nodiscard]] internal::WriteLeaf Write(const Request& message, WriteOptions options = {}) {
+    const bool sent = Get().Send(message, options);
     return internal::WriteLeaf(call_.core(), sent);
   }
   // Half-closes, then the reply: absl::StatusOr<Response>.
@@ -85,8 +88,8 @@ template <class Request, class Response>
 class [[nodiscard]] ClientReaderWriter : public internal::OwnedCall {
  public:
   using OwnedCall::OwnedCall;
-  [[nodiscard]] internal::WriteLeaf Write(const Request& message) {
-    const bool sent = Get().Send(message);
+  [[nodiscard]] internal::WriteLeaf Write(const Request& message, WriteOptions options = {}) {
+    const bool sent = Get().Send(message, options);
     return internal::WriteLeaf(call_.core(), sent);
   }
   // No more requests.

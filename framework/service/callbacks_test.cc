@@ -83,7 +83,7 @@ struct World {
       Come(Place::kExceptionHandler);
     });
     StartServer();
-    channel = std::make_unique<Channel>(loop, "127.0.0.1:7400");
+    channel = std::make_unique<Channel>(loop, "troupe+dns:///127.0.0.1:7400");
   }
   ~World() {
     channel.reset();
@@ -346,7 +346,7 @@ TEST_P(CallbacksTest, MayDoWhatItLikes) {
     if (world.server != nullptr) world.Run(world.server->WaitClosed());
     world.StartServer();
   }
-  world.channel = std::make_unique<Channel>(world.loop, "127.0.0.1:7400");
+  world.channel = std::make_unique<Channel>(world.loop, "troupe+dns:///127.0.0.1:7400");
   world.Run(Visit(world));
   EXPECT_EQ(world.ends, std::vector<absl::Status>(7));
 }

@@ -4,7 +4,16 @@
 //   KeyValueStub kv(channel);
 //
 // It connects at the first call and again at the first call after a connection was lost. Calls made while it connects
-// wait; calls in flight on a connection that is lost end UNAVAILABLE.
+// wait, their deadlines running; calls in flight on a connection that is lost end UNAVAILABLE.
+//
+// State:     IDLE -> CONNECTING -> READY -> IDLE: nobody calls, the server goes away, the connection is lost
+//                               -> TRANSIENT_FAILURE -> CONNECTING after a while, or IDLE when nobody calls
+// A server that cannot be reached is tried again ever more rarely, gRPC's connection-backoff, as long as there are calls.
+// Meanwhile calls end UNAVAILABLE with what was wrong, at once, unless their options say wait_for_ready.
+//
+// A name is asked for again when a connection was lost or could not be made, at most every 30 s. Of several addresses
+// Balancing::kPickFirst connects to the first that answers and stays there; kRoundRobin connects to all, and calls take
+// turns; what stays when the addresses change keeps its connections, and what goes ends its calls first.
 //
 // A call that no handler has seen is sent again by itself, its deadline running: by the next connection and however
 // often when it waited for room and was never sent; once, perhaps on the same connection, when the server says that it
@@ -12,7 +21,10 @@
 // requests of more than 256 KiB and streams of requests once they were sent, and calls of a session. calls_moved
 //
 // Targets:   "dns:///host:port", "host:port", "ipv4:127.0.0.1:7400", "ipv6:[::1]:7400", "unix:/path", "unix:///path",
-//            "unix-abstract:name"; "troupe+" before the scheme asks for the native wire. One address each.
+//            "unix-abstract:name".
+// Wire:      gRPC, so that any gRPC server may be at the other end; Troupe's own when the target begins with "troupe+",
+//            "troupe+dns:///host:port", or the options say so; over TLS what the server chooses of the two, its own
+//            first. Never by trial. Sessions with an order need Troupe's own.
 // Threading: the loop's.     Lifetime: calls that outlive it end UNAVAILABLE. Destroyed without Close() it drops what
 //            the peer has not taken yet.
 #ifndef TROUPE_SERVICE_CHANNEL_H_
@@ -30,10 +42,15 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "troupe/async/future.h"
 #include "troupe/async/task.h"
+#include "troupe/base/monotonic_time.h"
+#include "troupe/base/socket_address.h"
 #include "troupe/loop/event_loop.h"
 #include "troupe/net/tls_context.h"
 #include "troupe/rpc/caller.h"
+#include "troupe/rpc/compression.h"
+#include "troupe/service/internal/backoff.h"
 #include "troupe/service/internal/call_mover.h"
 #include "troupe/service/limits.h"
 #include "troupe/service/memory_guard.h"
@@ -41,16 +58,28 @@
 
 namespace troupe {
 
+enum class ConnectivityState : uint8_t { kIdle, kConnecting, kReady, kTransientFailure, kShutdown };
+
+// Which of a name's addresses calls go to.
+enum class Balancing : uint8_t { kPickFirst, kRoundRobin };
+
 struct ChannelOptions {
-  // Native unless told otherwise. A target that begins with "troupe+" is native whatever stands here.
-  Wire wire = Wire::kNative;
+  // Nothing else is spoken, nor offered over TLS. A target that begins with "troupe+" is native whatever stands here.
+  std::optional<Wire> wire = std::nullopt;
   // The host that gRPC calls; empty: the target's. Proxies and virtual hosts go by it.
   std::string authority = {};
   // Of its connection. An idle one is given up before a server does so: the client knows whether it is about to call.
   ConnectionLimits limits = {.idle_timeout = absl::Minutes(3)};
   // What all connections of the process may hold, as in ServerOptions; near it the server is granted no new credit.
   int64_t memory_bytes_max = 0;
+  Balancing balancing = Balancing::kPickFirst;
+  // Of one attempt, until the server has said something.
   absl::Duration connect_timeout = absl::Seconds(20);
+  // From the beginning of the first attempt that fails to that of the next; 1.6 times that for each further one.
+  absl::Duration backoff_initial = absl::Seconds(1);
+  absl::Duration backoff_max = absl::Minutes(2);
+  // Of requests, where a call's options do not say.
+  Compression compression = Compression::kNone;
 
   // TLS, verified by the target's host or by `server_hostname`, which targets without a host need ("unix:"). Within
   // connect_timeout.
@@ -81,7 +110,12 @@ class Channel final : public Caller, private internal::CallMover {
   // Ends calls in flight UNAVAILABLE and refuses new ones; what was sent before still goes. Idempotent.
   void Close();
   const std::string& target() const { return target_; }
-  // Null while there is none.
+  ConnectivityState state() const { return state_; }
+  // Gives the state once it is another than `known`. When the channel is destroyed: kShutdown.
+  Task<ConnectivityState> WaitForStateChange(ConnectivityState known);
+  // Connects without a call.
+  void Connect();
+  // One that takes calls; null while there is none.
   Connection* connection();
   uint64_t connections_made() const { return connections_made_; }
   // Work done, and each limit when it was hit.
@@ -113,10 +147,44 @@ class Channel final : public Caller, private internal::CallMover {
   };
   Task<absl::StatusOr<std::unique_ptr<Pinned>>> OpenPinned();
 
-  Session* Destination() override;
-  // The link for a new call: the one there is, or a new one that begins to connect.
-  Link& UsableLink();
+  // Shared with the task that resolves.
+  struct Anchor {
+    Channel* channel;
+  };
+
+  // ---- connections
+  struct Subchannel;
+  Session* Destination(const internal::SessionClientCall& call) override;
+  // The connection for the next call; null: none is ready.
+  Session* Pick();
+  // Calls are there, or somebody asks: goes on towards connections.
+  void Want();
+  void ConnectTo(Subchannel& subchannel);
+  void OnConnected(Link& link);
+  void OnNotConnected(Link& link, const absl::Status& why);
   void OnLinkEnded(Link& link);
+  // Its connection takes no more calls.
+  void Retire(Subchannel& subchannel);
+  // Its connection is needed no more.
+  void LetGo(Subchannel& subchannel);
+  // It is not tried again for a while; calls that do not wait end with `why`, or all wait if that is OK.
+  void BackOff(Subchannel& subchannel, const absl::Status& why);
+  void ScheduleRetry();
+  void OnRetryTimer();
+  // Uniform, at least 0 and below 1.
+  double Random();
+
+  // ---- addresses
+  void MaybeResolve();
+  static Task<void> Resolve(EventLoop& loop, std::string host, std::string port, absl::Duration timeout,
+                            std::shared_ptr<Anchor> anchor);
+  void OnResolved(absl::StatusOr<std::vector<SocketAddress>> addresses);
+  void UseAddresses(const std::vector<SocketAddress>& addresses);
+
+  // ---- state: what follows from the subchannels
+  void UpdateState();
+  ConnectivityState StateNow() const;
+  absl::Status Failure() const;
 
   EventLoop& loop_;
   const std::string target_;
@@ -128,7 +196,29 @@ class Channel final : public Caller, private internal::CallMover {
   uint64_t connections_made_ = 0;
   SessionCounters counters_;
   MemoryGuard memory_;
-  std::unique_ptr<Link> link_;
+  const std::shared_ptr<Anchor> anchor_ = std::make_shared<Anchor>(Anchor{this});
+
+  ConnectivityState state_ = ConnectivityState::kIdle;
+  bool updating_ = false;
+  std::vector<Promise<ConnectivityState>> state_waiters_;
+  bool interest_ = false;  // someone has called, or asked, since the last attempt began
+  TimerHandle retry_timer_;
+  MonotonicTime retry_at_ = MonotonicTime::InfiniteFuture();
+
+  std::string host_, port_;  // of the address; "": it is a Unix socket
+  bool resolving_ = false;
+  bool resolve_wanted_ = true;
+  MonotonicTime resolve_began_at_;
+  MonotonicTime resolve_not_before_;
+  absl::Status resolve_failure_;
+  internal::Backoff resolve_backoff_;
+  TaskHandle<void> resolution_;
+
+  // kPickFirst: one of all addresses. kRoundRobin: one of each.
+  std::vector<std::unique_ptr<Subchannel>> subchannels_;
+  size_t next_pick_ = 0;
+  // Where calls wait while none is ready: it has no connection and gets none.
+  Session lobby_;
   // Those of sessions, and what is going away, until its calls have ended.
   std::vector<std::unique_ptr<Link>> retired_;
 };

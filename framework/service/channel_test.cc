@@ -120,7 +120,18 @@ TEST_P(ChannelTest, UnderstandsTheTargetsOfGrpc) {
     SCOPED_TRACE(target);
     Channel channel(loop_, target);
     EXPECT_OK(Echo(channel, "hello"));
+    EXPECT_EQ(channel.connection()->wire(), target.substr(0, 7) == "troupe+" ? "troupe/1" : "h2");
   }
+}
+
+TEST_P(ChannelTest, SpeaksGrpcInClearTextUnlessToldOtherwise) {
+  Listening server(loop_, "127.0.0.1:0");
+  Channel native(loop_, server.address(), {.wire = Wire::kNative});
+  EXPECT_OK(Echo(native, "hello"));
+  EXPECT_EQ(native.connection()->wire(), "troupe/1");
+  Channel target_goes_first(loop_, "troupe+dns:///" + server.address(), {.wire = Wire::kGrpc});
+  EXPECT_OK(Echo(target_goes_first, "hello"));
+  EXPECT_EQ(target_goes_first.connection()->wire(), "troupe/1");
 }
 
 TEST_P(ChannelTest, ABadTargetIsSaidByEveryCallAtOnce) {
@@ -153,12 +164,12 @@ TEST_P(ChannelTest, ARefusedConnectionIsUnavailableAndTheNextCallTriesAgain) {
     Listening server(loop_, "127.0.0.1:0");
     address = server.address();
   }
-  Channel channel(loop_, address);
+  Channel channel(loop_, address, {.backoff_initial = absl::Milliseconds(1)});
   EXPECT_THAT(Echo(channel, "x"),
               StatusIs(absl::StatusCode::kUnavailable,
                        "cannot connect to " + address + ": connect " + address + ": Connection refused"));
   Listening server(loop_, address);
-  EXPECT_OK(Echo(channel, "x"));
+  EXPECT_OK(Echo(channel, "x", {.wait_for_ready = true}));
 }
 
 TEST_P(ChannelTest, AConnectionThatTheServerClosedIsMadeAgain) {

@@ -156,10 +156,11 @@ TEST(DrainTest, TenThousandCallsInFlightAreAnsweredAndNoneRunsTwice) {
     std::vector<std::unique_ptr<Channel>> channels;
     std::vector<TaskHandle<void>> clients;
     std::vector<absl::Status> watches(kClientHosts * kChannelsPerHost);
+    const char* const target = world.seed() % 5 == 0 ? "server:7400" : "troupe+dns:///server:7400";
     for (int h = 0; h < kClientHosts; ++h) {
       EventLoop& loop = world.AddHost(absl::StrCat("client", h)).loop();
       for (int c = 0; c < kChannelsPerHost; ++c) {
-        channels.push_back(std::make_unique<Channel>(loop, "server:7400"));
+        channels.push_back(std::make_unique<Channel>(loop, target));
         EchoStub echo(*channels.back());
         for (int i = 0; i < kCalls / kClientHosts / kChannelsPerHost; ++i) {
           // All of them last until after the drain has begun, none until it ends.

@@ -76,6 +76,10 @@ struct ConnectionLimits {
   absl::Duration window_timeout = absl::Seconds(30);
   // No call in either direction: the connection is closed in good order. At most a quarter as long again. idle_timeouts
   absl::Duration idle_timeout = absl::Minutes(5);
+  // Of a server's: one that is older is told to go, a tenth sooner or later, so that clients spread anew over servers and
+  // names that change; the calls in flight have the grace to end in. connections_aged
+  absl::Duration connection_age_max = absl::InfiniteDuration();
+  absl::Duration connection_age_grace = absl::InfiniteDuration();
   // Nothing was received for so long: a ping is sent, and without any byte in answer the connection ends with
   // UNAVAILABLE. keepalive_timeouts
   absl::Duration keepalive_time = absl::Hours(2);

@@ -133,7 +133,7 @@ class MovedCallsTest : public ::testing::Test {
         options));
     ASSERT_OK(front.status());
     front_ = *std::move(front);
-    channel_ = std::make_unique<Channel>(loop_, "127.0.0.1:7400");
+    channel_ = std::make_unique<Channel>(loop_, "troupe+dns:///127.0.0.1:7400");
   }
   static Task<absl::StatusOr<EchoResponse>> Await(Reply<EchoResponse> reply) {
     absl::StatusOr<EchoResponse> got = co_await reply;
@@ -270,7 +270,7 @@ TEST_F(MovedCallsTest, CallsBeyondWhatAServerTakesAreServedOnceThereIsRoom) {
   Server small(loop_, options);
   small.Add<Echoes>();
   ASSERT_OK(loop_.RunUntilComplete(small.Start()));
-  channel_ = std::make_unique<Channel>(loop_, "127.0.0.1:7401");
+  channel_ = std::make_unique<Channel>(loop_, "troupe+dns:///127.0.0.1:7401");
   std::vector<Reply<EchoResponse>> replies;
   for (int i = 0; i < 10; ++i) replies.push_back(Call("slow"));  // before the server has said what it takes
   for (Reply<EchoResponse>& reply : replies) EXPECT_OK(Result(std::move(reply)).status());

@@ -46,6 +46,7 @@ Server::Server(EventLoop& loop, ServerOptions options)
   SilenceProtobuf();
   session_options_.limits = options_.limits;
   session_options_.memory = &shared_->memory;
+  session_options_.compression = options_.compression;
 }
 
 Server::~Server() {

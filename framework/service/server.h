@@ -38,6 +38,7 @@
 #include "troupe/net/protocol.h"
 #include "troupe/net/stream_server.h"
 #include "troupe/net/tls_context.h"
+#include "troupe/rpc/compression.h"
 #include "troupe/service/limits.h"
 #include "troupe/service/memory_guard.h"
 #include "troupe/service/service_table.h"
@@ -73,6 +74,9 @@ struct ServerOptions {
   // What all connections of the process may hold, in bytes; 0: half of the cgroup's or machine's memory. At 80 % nobody
   // is granted new credit, memory.tight; at 100 % new calls end RESOURCE_EXHAUSTED, but for health: memory.calls_refused
   int64_t memory_bytes_max = 0;
+
+  // Of responses to who unpacks them, where a handler does not say.
+  Compression compression = Compression::kNone;
 
   absl::Duration stream_drain_timeout = absl::Seconds(5);
   absl::Duration drain_timeout = absl::Seconds(25);

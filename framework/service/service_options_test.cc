@@ -513,7 +513,7 @@ class OpenSessionTest : public ::testing::Test {
     server_.Add<DeskService>(std::ref(world_));
     const absl::Status started = loop_.RunUntilComplete(server_.Start());
     if (!started.ok()) throw StatusError(started);
-    channel_ = std::make_unique<Channel>(loop_, server_.addresses().front().ToString());
+    channel_ = std::make_unique<Channel>(loop_, "troupe+dns:///" + server_.addresses().front().ToString());
   }
   ~OpenSessionTest() override {
     if (channel_ != nullptr) channel_->Close();

@@ -1,6 +1,7 @@
 #include "troupe/service/session.h"
 
 #include <algorithm>
+#include <climits>
 #include <exception>
 #include <memory>
 #include <utility>
@@ -8,6 +9,8 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "google/protobuf/io/coded_stream.h"
+#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "troupe/base/errors.h"
 #include "troupe/rpc/internal/client_call.h"
 #include "troupe/service/internal/call_gates.h"
@@ -70,6 +73,22 @@ absl::Status NotStarted(absl::Status status) {
   return status;
 }
 
+// As every codec does; whether the wire takes so much shows when it is sent.
+absl::StatusOr<Bytes> EncodeForLater(const google::protobuf::MessageLite& message) {
+  const size_t size = message.ByteSizeLong();
+  if (size > INT_MAX) return absl::OutOfRangeError(absl::StrCat("message of ", size, " bytes"));
+  if (size == 0) return Bytes();
+  return Bytes::Make(size, [&](char* to) {
+    google::protobuf::io::ArrayOutputStream array(to, static_cast<int>(size));
+    google::protobuf::io::CodedOutputStream coded(&array);
+    coded.SetSerializationDeterministic(true);
+    message.SerializeWithCachedSizes(&coded);
+  });
+}
+
+// Of a connection's age, more or less, as gRPC's MAX_CONNECTION_AGE (A9).
+constexpr double kAgeJitter = 0.1;
+
 // Calls that ask how we are: answered also when memory is short.
 bool IsHealth(absl::string_view path) { return absl::StartsWith(path, "/grpc.health.v1.Health/"); }
 
@@ -113,6 +132,8 @@ class Session::Adapter final : public Protocol {
   Session* session_;
 };
 
+const char* AlpnOf(Wire wire) { return wire == Wire::kNative ? "troupe/1" : "h2"; }
+
 Session::Session(EventLoop& loop, Role role, const SessionOptions& options, const ServiceTable* table,
                  SessionCounters& counters)
     : loop_(loop),
@@ -123,7 +144,7 @@ Session::Session(EventLoop& loop, Role role, const SessionOptions& options, cons
       counters_(counters),
       memory_(options.memory) {
   // A client says first what it speaks, so its calls can be encoded before the connection stands.
-  if (role_ == Role::kClient) OpenCodec();
+  if (role_ == Role::kClient && !options.wire_by_alpn) OpenCodec();
   if (memory_ != nullptr) memory_->Join(*this);
 }
 
@@ -143,7 +164,8 @@ Session::~Session() {
 void Session::EndAtOnce() {
   if (adapter_ != nullptr) std::exchange(adapter_, nullptr)->Detach();
   if (state_ != State::kLost) {
-    FlushNow();
+    // What a codec makes after it was closed, in the middle of what it received, goes nowhere: our direction has ended.
+    if (state_ != State::kClosing) FlushNow();
     if (transport_ != nullptr) transport_->Abort();
     ConnectionLost(absl::UnavailableError("the connection was destroyed"));
   }
@@ -188,14 +210,27 @@ void Session::ConnectionMade(Transport& transport) {
   if (!marks.ok()) throw StatusError(marks);
   const MonotonicTime now = loop_.Time();
   if (role_ == Role::kClient) {
+    if (codec_ == nullptr && !TakeAlpn()) return;
     state_ = State::kOpen;
     last_received_ = active_at_ = now;
     WatchFrom(now);
+    OnCallRoom();
     FlushSoon();
     return;
   }
   state_ = State::kDetecting;
   loop_.ScheduleAt(preface_timer_, now + options_.limits.preface_timeout);
+}
+
+bool Session::TakeAlpn() {
+  const std::string agreed = transport_->tls() == nullptr ? "" : transport_->tls()->alpn;
+  if (agreed != AlpnOf(Wire::kNative) && agreed != AlpnOf(Wire::kGrpc)) {
+    Abort(absl::UnavailableError("the server agreed on neither troupe/1 nor h2 (ALPN)"));
+    return false;
+  }
+  wire_ = agreed == AlpnOf(Wire::kNative) ? Wire::kNative : Wire::kGrpc;
+  OpenCodec();
+  return true;
 }
 
 void Session::DataReceived(absl::Span<const char> data) {
@@ -217,6 +252,7 @@ void Session::Receive(absl::Span<const char> data) {
   if (state_ != State::kOpen) return;  // what comes after the end is not looked at
   started_this_turn_ = 0;
   ping_outstanding_ = false;
+  heard_ = true;
   const MonotonicTime now = loop_.Time();
   codec_->TimePassed(now - std::exchange(last_received_, now));
   absl::Status received;
@@ -253,6 +289,13 @@ void Session::Detect(absl::Span<const char> data) {
   state_ = State::kOpen;
   OpenCodec();
   active_at_ = last_received_;
+  if (options_.limits.connection_age_max != absl::InfiniteDuration()) {
+    // Connections that came together need not go together.
+    uint32_t bits = 0;
+    loop_.os().FillRandom(absl::MakeSpan(reinterpret_cast<char*>(&bits), sizeof(bits)));
+    const double jitter = kAgeJitter * (bits / 2147483648.0 - 1);
+    age_ends_at_ = last_received_ + options_.limits.connection_age_max * (1 + jitter);
+  }
   WatchFrom(last_received_);
   for (uint32_t i = 0; table_ != nullptr && i < table_->actors().size(); ++i) {
     if (table_->actors()[i].at_connection && ActorAt(i) == nullptr) return;
@@ -415,7 +458,7 @@ void Session::WatchFrom(MonotonicTime now) {
   MonotonicTime next = last_received_ + limits.keepalive_time;
   if (ping_outstanding_) next = ping_sent_at_ + limits.keepalive_timeout;
   if (eof_received_) next = probe_at_;  // nobody will answer
-  next = std::min(next, now + limits.idle_timeout / 4);
+  next = std::min({next, now + limits.idle_timeout / 4, age_ends_at_});
   if (watching_stalls_) next = std::min(next, stalls_looked_at_ + limits.window_timeout / 2);
   if (watch_timer_.scheduled()) {
     if (watch_timer_.when() == next) return;
@@ -433,6 +476,7 @@ void Session::OnWatch() {
     counters_.idle_timeouts.Add();
     return CloseAs(absl::OkStatus(), absl::OkStatus());
   }
+  if (now >= age_ends_at_ && !CheckAge(now)) return;
   if (ping_outstanding_) {
     if (now - ping_sent_at_ >= limits.keepalive_timeout) {
       counters_.keepalive_timeouts.Add();
@@ -455,6 +499,22 @@ void Session::OnWatch() {
     if (!CheckStalls()) return;
   }
   WatchFrom(now);
+}
+
+bool Session::CheckAge(MonotonicTime now) {
+  if (draining_) {  // for its age, or with its server, which has a time of its own
+    if (!aged_) {
+      age_ends_at_ = MonotonicTime::InfiniteFuture();
+      return true;
+    }
+    CloseAs(absl::OkStatus(), absl::UnavailableError("the connection has come to its age"));
+    return false;
+  }
+  counters_.connections_aged.Add();
+  aged_ = true;
+  age_ends_at_ = now + options_.limits.connection_age_grace;
+  Drain();
+  return state_ == State::kOpen;
 }
 
 bool Session::CheckStalls() {
@@ -621,7 +681,9 @@ void Session::EndClientCalls(const absl::Status& why) {
   while (!client_calls_.empty()) {
     SessionClientCall& call = client_calls_.front();
     // The peer need not go on with what nobody waits for.
-    codec_->Reset(std::exchange(call.id_, 0), absl::CancelledError("the caller closed the connection"));
+    if (call.started()) {
+      codec_->Reset(std::exchange(call.id_, 0), absl::CancelledError("the caller closed the connection"));
+    }
     call.End(why);
   }
   while (!waiting_.empty()) waiting_.front().End(why);
@@ -721,7 +783,8 @@ CallEvents* Session::OnCall(IncomingCall& incoming) {
   } else if (call.method().ordered()) {
     call.EndEarly(absl::FailedPreconditionError(
         absl::StrCat(call.method().path, " has a place in the order of a session, and the calls of ", wire(),
-                     " connections may come from many clients; call it on a connection of its own client")));
+                     " connections may come from many clients; call it on a connection of its own client: "
+                     "troupe+dns:///host:port")));
   }
   if (call.ready() && !call.over()) Start(call);
   // Forgotten: the handler has closed the connection, and may run on.
@@ -889,6 +952,18 @@ internal::ClientCallRef Session::StartCall(const MethodInfo& method, const CallO
 internal::ClientCallRef Session::StartMovableCall(const MethodInfo& method, const CallOptions& options,
                                                   const google::protobuf::MessageLite* message,
                                                   internal::CallMover* mover) {
+  SessionClientCall* call = nullptr;
+  internal::ClientCallRef handle = MakeCall(method, options, message, mover, call);
+  if (call == nullptr) return handle;
+  const bool keep = mover != nullptr && message != nullptr && message->ByteSizeLong() <= internal::kKeptRequestBytes;
+  if (keep && !KeepRequest(*call, *message)) return handle;
+  Launch(*call, message);
+  return handle;
+}
+
+internal::ClientCallRef Session::MakeCall(const MethodInfo& method, const CallOptions& options,
+                                          const google::protobuf::MessageLite* message, internal::CallMover* mover,
+                                          SessionClientCall*& made) {
   internal::CheckThread(*this, method);
   internal::SessionOrderMemory* memory = nullptr;
   if (method.ordered() && state_ != State::kLost && state_ != State::kClosing) {
@@ -908,19 +983,19 @@ internal::ClientCallRef Session::StartMovableCall(const MethodInfo& method, cons
   }
   if (memory != nullptr) call->RememberIn(*memory);
   if (options.metadata != nullptr) call->metadata_ = *options.metadata;
+  call->wait_for_ready_ = options.wait_for_ready;
+  call->compression_ = options.compression.value_or(options_.compression);
   if (const internal::SerialTurns& turns = internal::current_serial_turns.Get(); !turns.empty()) {
     call->metadata_.Add(internal::kSerialTurnsKey, internal::EncodeSerialTurns(turns));
   }
   call->half_closed_ = message != nullptr;
   call->mover_ = mover;
-  const bool keep = mover != nullptr && message != nullptr && message->ByteSizeLong() <= internal::kKeptRequestBytes;
-  if (keep && !KeepRequest(*call, *message)) return handle;
-  Launch(*call, message);
+  made = call;
   return handle;
 }
 
 bool Session::KeepRequest(SessionClientCall& call, const google::protobuf::MessageLite& message) {
-  absl::StatusOr<Bytes> encoded = codec_->Encode(message);
+  absl::StatusOr<Bytes> encoded = codec_ != nullptr ? codec_->Encode(message) : EncodeForLater(message);
   if (!encoded.ok()) {
     call.End(StatusOfRefusal(encoded.status()));
     return false;
@@ -947,12 +1022,15 @@ void Session::Launch(SessionClientCall& call, const google::protobuf::MessageLit
   static_cast<ListNode<InFlight>&>(call).Unlink();
   waiting_.PushBack(call);
   ++waiting_count_;
+  FlushSoon();  // what is kept of it is charged
 }
 
 absl::Status Session::TrySend(SessionClientCall& call, const google::protobuf::MessageLite* message) {
+  if (codec_ == nullptr) return absl::ResourceExhaustedError("what to speak is not known yet");
   OutgoingCall outgoing;
   outgoing.path = call.method().path;
   outgoing.metadata = call.metadata_.empty() ? nullptr : &call.metadata_;
+  outgoing.pack = call.compression_ == Compression::kGzip;
   outgoing.message = message;
   if (call.has_request_) outgoing.encoded = &call.request_;
   if (!call.deadline_.is_infinite()) {
@@ -984,11 +1062,32 @@ void Session::OnCallRoom() {
 
 void Session::SendUnsent(SessionClientCall& call) {
   if (!call.method().client_streams()) return;
-  for (const auto& message : std::exchange(call.unsent_, {})) {
-    if (!call.Encode(*message)) return;
+  for (const auto& [message, options] : std::exchange(call.unsent_, {})) {
+    if (!call.Encode(*message, options)) return;
   }
   if (call.half_closed_) codec_->SendHalfClose(call.id_);
   if (call.HasRoom()) call.Wake();
+}
+
+void Session::HandOver(absl::FunctionRef<Session*()> destination) {
+  if (waiting_.empty()) return;
+  // No more than there are: none comes back to be given away again.
+  for (size_t left = waiting_count_; left > 0 && !waiting_.empty(); --left) {
+    Session* const to = destination();
+    if (to == nullptr || to == this) break;
+    SessionClientCall& call = waiting_.front();
+    Leave(call);
+    to->Adopt(call);
+  }
+  FlushSoon();
+}
+
+void Session::EndWaitingForConnection(const absl::Status& why) {
+  std::vector<internal::CoreRef<SessionClientCall>> ending;
+  for (SessionClientCall& call : waiting_) {
+    if (!call.waits_for_ready()) ending.push_back(internal::CoreRef<SessionClientCall>::Share(call));
+  }
+  for (const auto& call : ending) call->End(why);
 }
 
 void Session::Leave(SessionClientCall& call) {
@@ -1003,7 +1102,6 @@ void Session::Leave(SessionClientCall& call) {
 }
 
 void Session::Adopt(SessionClientCall& call) {
-  counters_.calls_moved.Add();
   call.session_ = this;
   kept_bytes_ += call.request_.size();
   client_calls_.PushBack(call);

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
@@ -34,6 +35,7 @@
 #include "troupe/net/protocol.h"
 #include "troupe/net/transport.h"
 #include "troupe/rpc/call.h"
+#include "troupe/rpc/compression.h"
 #include "troupe/rpc/connection.h"
 #include "troupe/rpc/internal/call_core.h"
 #include "troupe/service/limits.h"
@@ -73,6 +75,7 @@ struct SessionCounters {
   Counter linger_timeouts;  // peers that did not close their end after ours
   Counter idle_timeouts;
   Counter keepalive_timeouts;
+  Counter connections_aged;   // ended for their age
   Counter write_stalls;  // connections that took no bytes for a window_timeout
   Counter format_errors;
   Counter connections_refused;  // over connections_max, or not serving
@@ -85,13 +88,18 @@ enum class Wire : uint8_t {
   kNative,  // troupe/1
   kGrpc,    // gRPC over HTTP/2
 };
+// What it is called in a TLS handshake.
+const char* AlpnOf(Wire wire);
 
 struct SessionOptions {
   ConnectionLimits limits;
   // For a client; a server is told by the first bytes.
   Wire wire = Wire::kNative;
+  // For a client: the handshake of TLS decides, and calls wait for it. A server that agrees on nothing is refused.
+  bool wire_by_alpn = false;
   std::string authority = {};     // the host that is called, for gRPC
   bool tls = false;               // of the transport, for gRPC
+  Compression compression = Compression::kNone;  // of what we send, where a call does not say
   MemoryGuard* memory = nullptr;  // outlives the session; null: nobody counts
 };
 
@@ -141,6 +149,18 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   // As StartCall; while no handler has seen the call, `mover` may give it another connection.
   internal::ClientCallRef StartMovableCall(const MethodInfo& method, const CallOptions& options,
                                            const google::protobuf::MessageLite* message, internal::CallMover* mover);
+
+  // Calls that wait for room, or for a connection.
+  size_t calls_waiting() const { return waiting_count_; }
+  // Gives them to where `destination` says, in their order, until it says null.
+  void HandOver(absl::FunctionRef<Session*()> destination);
+  // Ends those that do not wait for a connection however long it takes.
+  void EndWaitingForConnection(const absl::Status& why);
+  // The peer has said anything; it has answered a call.
+  bool heard() const { return heard_; }
+  bool answered() const { return answered_; }
+  // Why it ends, as far as it or its peer has said; OK in good order.
+  const absl::Status& why_ended() const { return state_ == State::kLost ? lost_reason_ : close_reason_; }
 
   // ---- Connection
   EventLoop& loop() override { return loop_; }
@@ -200,6 +220,8 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   void OnCallRoom() override;
 
   void Detect(absl::Span<const char> data);
+  // False: what TLS has agreed on is none of ours, and the connection is ending.
+  bool TakeAlpn();
   void Receive(absl::Span<const char> data);
   void OpenCodec();
   void OnPrefaceTimeout();
@@ -223,8 +245,10 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   }
   // The process is short of memory, or our actors hold too much for the peer.
   bool WithholdsCredit() const { return actors_full_ || (memory_ != nullptr && memory_->tight()); }
-  // Idle, silent and stalled connections.
+  // Idle, silent, stalled and old connections.
   void OnWatch();
+  // False: the connection is ending.
+  bool CheckAge(MonotonicTime now);
   void WatchFrom(MonotonicTime now);
   // False: the connection is ending.
   bool CheckStalls();
@@ -280,6 +304,10 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   void End();
 
   // ---- calls of ours
+  // `made`: the call, to be launched; null: it has ended already.
+  internal::ClientCallRef MakeCall(const MethodInfo& method, const CallOptions& options,
+                                   const google::protobuf::MessageLite* message, internal::CallMover* mover,
+                                   internal::SessionClientCall*& made);
   // Sends it, or lets it wait for room.
   void Launch(internal::SessionClientCall& call, const google::protobuf::MessageLite* message);
   // RESOURCE_EXHAUSTED: there is no room for it.
@@ -315,6 +343,9 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   bool eof_received_ = false;  // the peer sends no more, and still reads
   bool keep_open_ = false;     // an actor wants to go on nevertheless
   bool active_ = false;        // a call has ended since the watch last looked
+  bool aged_ = false;          // it drains for its age
+  bool heard_ = false;
+  bool answered_ = false;
   bool ping_outstanding_ = false;
   bool watching_stalls_ = false;
   uint8_t stalled_looks_ = 0;  // so often the transport was found to have taken nothing
@@ -332,6 +363,7 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   MonotonicTime last_received_;
   MonotonicTime active_at_;
   MonotonicTime ping_sent_at_;
+  MonotonicTime age_ends_at_ = MonotonicTime::InfiniteFuture();
   MonotonicTime probe_at_;  // whether a peer that has ended its direction is there
   MonotonicTime stalls_looked_at_;
   size_t stalled_bytes_ = 0;  // in the transport when the stall was last looked at

@@ -17,6 +17,7 @@
 #include "troupe/loop/event_loop.h"
 #include "troupe/net/connect.h"
 #include "troupe/net/protocol.h"
+#include "troupe/net/stream_server.h"
 #include "troupe/net/tls_context.h"
 #include "troupe/net/transport.h"
 #include "troupe/rpc/call.h"
@@ -175,11 +176,65 @@ TEST_F(ServiceTlsTest, ClearTextIsServedWhereItIsAllowed) {
   EXPECT_EQ(Ask(Secure()).value(), "troupe/1 spiffe://test/client");
 }
 
-TEST_F(ServiceTlsTest, GrpcIsAgreedOnAsH2) {
+TEST_F(ServiceTlsTest, TheServerChoosesTheWireFromWhatTheChannelOffers) {
   Serve();
   ChannelOptions options = Secure();
+  EXPECT_EQ(Ask(options).value(), "troupe/1 spiffe://test/client") << "both are offered";
   options.wire = Wire::kGrpc;
-  EXPECT_EQ(Ask(std::move(options)).value(), "h2 spiffe://test/client");
+  EXPECT_EQ(Ask(options).value(), "h2 spiffe://test/client");
+  options.wire = Wire::kNative;
+  EXPECT_EQ(Ask(options).value(), "troupe/1 spiffe://test/client");
+}
+
+// A server whose listener agrees on what `alpn` says.
+class AlpnTest : public ServiceTlsTest {
+ protected:
+  ~AlpnTest() override {
+    if (front_ != nullptr) front_->Close();
+  }
+  void Listen(std::vector<std::string> alpn) {
+    server_.emplace(loop_);
+    server_->Add<WhoAmI>(std::ref(at_the_end_));
+    ASSERT_OK(loop_.RunUntilComplete(server_->Start()));
+    const TlsContext context = *TlsContext::ForServer(server_options_);
+    StreamServerOptions listen;
+    listen.listen = {"127.0.0.1:7400"};
+    listen.tls = &context;
+    listen.tls_alpn = std::move(alpn);
+    const auto factory = [this]() -> std::unique_ptr<BaseProtocol> { return server_->NewConnection(); };
+    auto listening = loop_.RunUntilComplete(CreateServer(loop_, factory, listen));
+    ASSERT_OK(listening.status());
+    front_ = *std::move(listening);
+  }
+  absl::StatusOr<std::string> AskTarget(const std::string& target, ChannelOptions options) {
+    Channel channel(loop_, target, std::move(options));
+    EchoRequest request;
+    request.set_message("who am I?");
+    absl::StatusOr<EchoResponse> got = loop_.RunUntilComplete(Await(EchoStub(channel).Echo(request)));
+    if (!got.ok()) return got.status();
+    return got->message();
+  }
+
+  std::unique_ptr<StreamServer> front_;
+};
+
+TEST_F(AlpnTest, AServerOfGrpcAloneIsSpokenToInGrpc) {
+  Listen({"h2"});
+  EXPECT_EQ(AskTarget("127.0.0.1:7400", Secure()).value(), "h2 spiffe://test/client");
+  ChannelOptions native = Secure();
+  native.wire = Wire::kNative;
+  EXPECT_THAT(AskTarget("127.0.0.1:7400", native), StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(AskTarget("troupe+dns:///127.0.0.1:7400", Secure()), StatusIs(absl::StatusCode::kUnavailable));
+}
+
+TEST_F(AlpnTest, AServerThatAgreesOnNothingIsNotTried) {
+  Listen({});
+  EXPECT_THAT(AskTarget("127.0.0.1:7400", Secure()),
+              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("neither troupe/1 nor h2")));
+  EXPECT_EQ(at_the_end_, "") << "no call has come";
+  ChannelOptions told = Secure();
+  told.wire = Wire::kGrpc;
+  EXPECT_EQ(AskTarget("127.0.0.1:7400", told).value(), " spiffe://test/client") << "the user knows";
 }
 
 TEST_F(ServiceTlsTest, WhoSpeaksOtherProtocolsIsRefusedInTheHandshake) {

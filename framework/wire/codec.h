@@ -132,7 +132,12 @@ struct OutgoingCall {
   // SendMessage and SendHalfClose.
   const google::protobuf::MessageLite* message = nullptr;
   const Bytes* encoded = nullptr;
+  // Its messages are packed where the format can, and the peer is not known to mind.
+  bool pack = false;
 };
+
+// Of one message of a call whose messages are packed.
+enum class Packing : uint8_t { kAsCall, kNone };
 
 class Codec {
  public:
@@ -160,7 +165,12 @@ class Codec {
 
   // ---- calls of either side. All ignore an id that is over.
   // Encodes before it returns. RESOURCE_EXHAUSTED: larger than the peer or the format takes; nothing was sent.
-  virtual absl::Status SendMessage(CallId id, const google::protobuf::MessageLite& message) = 0;
+  virtual absl::Status SendMessage(CallId id, const google::protobuf::MessageLite& message, Packing packing) = 0;
+  absl::Status SendMessage(CallId id, const google::protobuf::MessageLite& message) {
+    return SendMessage(id, message, Packing::kAsCall);
+  }
+  // During OnMessage: this message came packed.
+  virtual bool message_was_packed() const { return false; }
   // What of this call waits for the peer's credit, as it counts against that: an empty message counts too. 0 once the
   // call is over.
   virtual size_t WaitingBytes(CallId id) const = 0;
@@ -172,6 +182,8 @@ class Codec {
   virtual void Forget(CallId id) = 0;
 
   // ---- calls that the peer opened
+  // Before anything is sent: the replies are packed, if the format can and the caller has said that it unpacks.
+  virtual void PackReplies(CallId) {}
   virtual void SendInitialMetadata(CallId id, const Metadata& metadata) = 0;
   // Ends the call: the last message if there is one (`message` may be null), then status and trailers, after what is
   // still waiting. A unary reply in one piece. OnSendRoom, if wanted, still comes; then the call is over for the codec.

@@ -16,6 +16,7 @@ struct WireCounters {
   Counter calls_opened_by_us;
   Counter messages_received;  // whole ones that reached their call
   Counter messages_sent;
+  Counter messages_packed;  // of these
   // What peers did beyond limits; the call answers with a status.
   Counter calls_refused;       // beyond the calls granted
   Counter messages_too_large;  // received; or ours, refused before they were sent

@@ -285,7 +285,7 @@ Task<ExitCode> Execute(EventLoop& loop, const std::vector<char*>& words) {
   }
   const std::string command = words[0];
   Arguments arguments(words.begin() + 1, words.end());
-  troupe::Channel channel(loop, absl::GetFlag(FLAGS_target));
+  troupe::Channel channel(loop, absl::GetFlag(FLAGS_target), {.wire = troupe::Wire::kNative});
   const KeyValueStub kv(channel);
   absl::Status status;
   if (command == "get") {

@@ -145,7 +145,12 @@ struct World {
   // One call ends with whatever a fault makes of it; the one after that must be OK.
   template <class MakeCall>
   void Try(absl::string_view what, MakeCall make) {
-    stage.Try(stage.client(), what, make);
+    bool again = false;
+    stage.Try(stage.client(), what, [&] {
+      // A channel that could not connect does not try again at once.
+      if (std::exchange(again, true)) stage.RunFor(absl::Seconds(2));
+      return make();
+    });
   }
   void CloseServer() {
     server.Close();
@@ -162,7 +167,7 @@ std::function<void(Stage&)> InWorld(void (*scenario)(World&)) {
     server.Add<Echoes>(std::ref(stage));
     stage.Try(stage.server(), "start", [&] { return server.Start(); });
     {
-      Channel channel(stage.client().loop(), "dns:///server:7400");
+      Channel channel(stage.client().loop(), "troupe+dns:///server:7400");
       World world{stage, server, channel};
       scenario(world);
       channel.Close();

@@ -27,19 +27,23 @@ CallCore::ReadResult CallCore::TryRead(google::protobuf::MessageLite& message) {
   if (first_ == nullptr) last_ = nullptr;
   const bool parsed = Parse({taken->bytes(), taken->size}, message);
   const size_t charged = taken->charged;
+  set_last_compressed(taken->packed);
   PoolFree(taken, sizeof(Received) + taken->size);
   Consumed(charged);
+  if (parsed && reads_watched_) OnRead(message);
   if (parsed) return ReadResult::kMessage;
   OnBadMessage();
   return ReadResult::kEnd;
 }
 
-void CallCore::Deliver(absl::Span<const char> message, size_t charged) {
+void CallCore::Deliver(absl::Span<const char> message, size_t charged, Packed packed) {
   if (reading_closed_) return Consumed(charged);
   if (reader_ != nullptr) {  // it waits because nothing was there
     ReadLeaf& reader = *std::exchange(reader_, nullptr);
     reader.got_ = Parse(message, reader.message_);
     const bool parsed = reader.got_;
+    set_last_compressed(packed);
+    if (parsed && reads_watched_) OnRead(reader.message_);
     reader.Wake();
     Consumed(charged);
     if (!parsed) OnBadMessage();
@@ -49,6 +53,7 @@ void CallCore::Deliver(absl::Span<const char> message, size_t charged) {
   received->next = nullptr;
   received->charged = charged;
   received->size = message.size();
+  received->packed = packed;
   if (!message.empty()) std::memcpy(received->bytes(), message.data(), message.size());
   (last_ == nullptr ? first_ : last_->next) = received;
   last_ = received;
@@ -80,7 +85,7 @@ void CallCore::WakeAll() {
   WakeWriters();
 }
 
-void CallCore::ResetCore() { reading_closed_ = false; }
+void CallCore::ResetCore() { reading_closed_ = last_compressed_ = reads_watched_ = false; }
 
 // ---------------------------------------------------------------------------------------------------- leaves
 

@@ -19,6 +19,7 @@
 #include "troupe/async/internal/root.h"
 #include "troupe/base/intrusive_list.h"
 #include "troupe/loop/event_loop.h"
+#include "troupe/rpc/compression.h"
 
 namespace troupe::internal {
 
@@ -43,7 +44,11 @@ class CallCore {
   // Takes the next message. A message that does not parse ends the call and gives kEnd.
   ReadResult TryRead(google::protobuf::MessageLite& message);
   // Encodes and sends. False: the call is over, or its writing side is.
-  virtual bool Send(const google::protobuf::MessageLite& message) = 0;
+  virtual bool Send(const google::protobuf::MessageLite& message, WriteOptions options) = 0;
+  // The message that was read last came packed.
+  bool last_compressed() const { return last_compressed_; }
+  // From here on OnRead is told of messages.
+  void WatchReads() { reads_watched_ = true; }
   // Nothing that is sent will arrive any more.
   virtual bool over() const = 0;
   // What was sent is on its way, or the call is over: the next write need not wait.
@@ -56,11 +61,15 @@ class CallCore {
   virtual void OnUnreferenced() = 0;
   // `charged` bytes of received messages have been read.
   virtual void Consumed(size_t charged) = 0;
+  // The reader gets `message` as this leaves it.
+  virtual void OnRead(google::protobuf::MessageLite&) {}
   // A received message could not be parsed: ends the call.
   virtual void OnBadMessage() = 0;
 
+  enum class Packed : bool { kNo, kYes };
   // One message has come; parses it into a waiting reader's, or keeps a copy.
-  void Deliver(absl::Span<const char> message, size_t charged);
+  void Deliver(absl::Span<const char> message, size_t charged, Packed packed);
+  void set_last_compressed(Packed packed) { last_compressed_ = packed == Packed::kYes; }
   // No more messages will come; those that wait can still be read.
   void CloseReading();
   // Drops the messages that wait and gives their credit back.
@@ -81,6 +90,7 @@ class CallCore {
     Received* next;
     size_t charged;
     size_t size;
+    Packed packed;
     char* bytes() { return reinterpret_cast<char*>(this + 1); }
   };
   static bool Parse(absl::Span<const char> bytes, google::protobuf::MessageLite& message);
@@ -88,6 +98,8 @@ class CallCore {
   EventLoop& core_loop_;
   uint32_t references_ = 1;
   bool reading_closed_ = false;
+  bool last_compressed_ = false;
+  bool reads_watched_ = false;
   Received* first_ = nullptr;
   Received* last_ = nullptr;
   ReadLeaf* reader_ = nullptr;

@@ -27,9 +27,9 @@ void ClientCall::StopReading() {
   DropReceived();
 }
 
-void ClientCall::DeliverMessage(absl::Span<const char> message, size_t charged) {
+void ClientCall::DeliverMessage(absl::Span<const char> message, size_t charged, Packed packed) {
   if (ended_ || dropping_) return Consumed(charged);
-  Deliver(message, charged);
+  Deliver(message, charged, packed);
 }
 
 void ClientCall::DeliverEnd(absl::Status status, Metadata trailers) {
@@ -61,7 +61,7 @@ class NoCall final : public ClientCall {
   NoCall(EventLoop& loop, const MethodInfo& method, const absl::Status& status) : ClientCall(loop, method) {
     DeliverEnd(status, {});
   }
-  bool Send(const google::protobuf::MessageLite&) override { return false; }
+  bool Send(const google::protobuf::MessageLite&, WriteOptions) override { return false; }
   void HalfClose() override {}
 
  private:

@@ -48,7 +48,7 @@ class ClientCall : public CallCore {
   // Sent messages wait for room.
   virtual bool IsBlocked() const = 0;
   void DeliverInitialMetadata(Metadata metadata) { initial_metadata_ = std::move(metadata); }
-  void DeliverMessage(absl::Span<const char> message, size_t charged);
+  void DeliverMessage(absl::Span<const char> message, size_t charged, Packed packed);
   // The end; only the first one counts. Unread messages can still be read when the status is OK.
   void DeliverEnd(absl::Status status, Metadata trailers);
   void OnBadMessage() override;

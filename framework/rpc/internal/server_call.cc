@@ -36,6 +36,7 @@ void ServerCall::Begin(const MethodInfo& method, MonotonicTime deadline, Metadat
   trailers_.Clear();
   request_space_ = 0;
   cancelled_ = false;
+  compression_.reset();
   over_ = ended_ = false;
   if (!method.client_streams()) Prepare(request_, method.request);
   if (!method.server_streams()) Prepare(response_, method.response);

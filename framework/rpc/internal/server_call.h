@@ -52,6 +52,7 @@ class ServerCall : public CallCore, public Call, public Root {
 
   bool over() const override { return over_; }
   bool HasRoom() const override { return over_ || !IsBlocked(); }
+  bool message_compressed() const override { return last_compressed(); }
 
  protected:
   explicit ServerCall(EventLoop& loop) : CallCore(loop), Root(loop, Context()) {}

@@ -10,10 +10,12 @@ class Session;
 
 namespace internal {
 
+class SessionClientCall;
+
 class CallMover {
  public:
-  // One that takes new calls; null: there is none.
-  virtual Session* Destination() = 0;
+  // One that takes `call`, or lets it wait; null: there is none, and it ends.
+  virtual Session* Destination(const SessionClientCall& call) = 0;
 
  protected:
   ~CallMover() = default;

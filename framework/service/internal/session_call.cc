@@ -51,7 +51,7 @@ void SessionServerCall::TakeUp(IncomingCall& incoming) {
   if (served_->info->client_streams()) {
     ready_ = true;
     if (incoming.complete) {
-      Keep(incoming.message, incoming.charged);
+      Keep(incoming.message, incoming.charged, Packed::kNo);
       CloseReading();
     }
     return;
@@ -83,15 +83,20 @@ absl::Status SessionServerCall::TakeRequest(absl::Span<const char> request) {
   return absl::OkStatus();
 }
 
-void SessionServerCall::Keep(absl::Span<const char> message, size_t charged) {
+void SessionServerCall::Keep(absl::Span<const char> message, size_t charged, Packed packed) {
   unread_bytes_ += charged;
   session_->unread_bytes_ += charged;
-  Deliver(message, charged);
+  Deliver(message, charged, packed);
+}
+
+SessionServerCall::Packed SessionServerCall::ArrivedPacked() const {
+  return session_->codec_->message_was_packed() ? Packed::kYes : Packed::kNo;
 }
 
 void SessionServerCall::OnMessage(absl::Span<const char> message, size_t charged) {
   if (over()) return Consumed(charged);
-  if (served_->info->client_streams()) return Keep(message, charged);
+  if (served_->info->client_streams()) return Keep(message, charged, ArrivedPacked());
+  set_last_compressed(ArrivedPacked());
   const bool second = std::exchange(has_request_, true);
   const absl::Status taken = second
                                  ? absl::UnimplementedError(absl::StrCat(method().path, ": more than one request came"))
@@ -169,8 +174,9 @@ Metadata& SessionServerCall::initial_metadata() {
 }
 
 void SessionServerCall::SendInitialMetadataOnce() {
-  if (std::exchange(initial_metadata_sent_, true) || initial_metadata_.empty()) return;
-  session_->codec_->SendInitialMetadata(id_, initial_metadata_);
+  if (std::exchange(initial_metadata_sent_, true)) return;
+  if (compression_.value_or(session_->options_.compression) == Compression::kGzip) session_->codec_->PackReplies(id_);
+  if (!initial_metadata_.empty()) session_->codec_->SendInitialMetadata(id_, initial_metadata_);
 }
 
 void SessionServerCall::RunHandlerNow(Actor& actor) {
@@ -191,13 +197,19 @@ std::string SessionServerCall::Describe() const {
 
 std::string SessionServerCall::DescribeTask() const { return absl::StrCat(Describe(), "\n", DescribeChain()); }
 
-bool SessionServerCall::Send(const google::protobuf::MessageLite& message) {
+namespace {
+
+Packing PackingOf(WriteOptions options) { return options.compress ? Packing::kAsCall : Packing::kNone; }
+
+}  // namespace
+
+bool SessionServerCall::Send(const google::protobuf::MessageLite& message, WriteOptions options) {
   CheckThread(*session_, method());
   if (over()) return false;
   SendInitialMetadataOnce();
   absl::Status sent = session_->CheckRoomFor(message);
   if (sent.ok()) {
-    sent = session_->codec_->SendMessage(id_, message);
+    sent = session_->codec_->SendMessage(id_, message, PackingOf(options));
     session_->Learn(message);
   }
   session_->FlushSoon();
@@ -256,6 +268,7 @@ SessionClientCall::SessionClientCall(Session& session, const MethodInfo& method,
 
 void SessionClientCall::OnEnd(absl::Status status, Metadata trailers) {
   id_ = 0;
+  AnsweredByPeer();
   TellOrder(status.ok() ? SessionOrderMemory::Outcome::kOk : SessionOrderMemory::Outcome::kFailed);
   DeliverEnd(std::move(status), std::move(trailers));
   Ended();
@@ -273,11 +286,17 @@ void SessionClientCall::OnReset(absl::Status why) {
 
 bool SessionClientCall::TryMove() {
   if (mover_ == nullptr || session_ == nullptr) return false;
-  Session* const destination = mover_->Destination();
+  Session* const destination = mover_->Destination(*this);
   if (destination == nullptr) return false;
+  session_->counters_.calls_moved.Add();
   session_->Leave(*this);
   destination->Adopt(*this);
   return true;
+}
+
+void SessionClientCall::AnsweredByPeer() {
+  session_->answered_ = true;
+  Answered();
 }
 
 void SessionClientCall::Answered() {
@@ -292,25 +311,25 @@ void SessionClientCall::OnSendRoom() {
 }
 
 void SessionClientCall::OnMessage(absl::Span<const char> message, size_t charged) {
-  Answered();
+  AnsweredByPeer();
   unread_bytes_ += charged;
   session_->unread_bytes_ += charged;
-  DeliverMessage(message, charged);
+  DeliverMessage(message, charged, session_->codec_->message_was_packed() ? Packed::kYes : Packed::kNo);
 }
 
-bool SessionClientCall::Send(const google::protobuf::MessageLite& message) {
+bool SessionClientCall::Send(const google::protobuf::MessageLite& message, WriteOptions options) {
   if (session_ == nullptr || half_closed_) return false;
   CheckThread(*session_, method());
   if (!started()) {
-    unsent_.emplace_back(message.New());
-    unsent_.back()->CheckTypeAndMergeFrom(message);
+    unsent_.emplace_back(message.New(), options);
+    unsent_.back().first->CheckTypeAndMergeFrom(message);
     return true;
   }
-  return Encode(message);
+  return Encode(message, options);
 }
 
-bool SessionClientCall::Encode(const google::protobuf::MessageLite& message) {
-  const absl::Status sent = session_->codec_->SendMessage(id_, message);
+bool SessionClientCall::Encode(const google::protobuf::MessageLite& message, WriteOptions options) {
+  const absl::Status sent = session_->codec_->SendMessage(id_, message, PackingOf(options));
   session_->FlushSoon();
   if (sent.ok()) return true;
   SendCancel(sent);

@@ -17,6 +17,7 @@
 #include "troupe/base/pool.h"
 #include "troupe/loop/internal/task_node.h"
 #include "troupe/loop/timer_heap.h"
+#include "troupe/rpc/compression.h"
 #include "troupe/rpc/internal/client_call.h"
 #include "troupe/rpc/internal/serial_gate.h"
 #include "troupe/rpc/internal/server_call.h"
@@ -93,7 +94,7 @@ class SessionServerCall final : public ServerCall,
   bool draining() const override { return session_->draining(); }
   void WatchDraining(DrainWatcher& watcher) override { session_->drain_watchers_.PushBack(watcher); }
   Connection& connection() override { return *session_; }
-  bool Send(const google::protobuf::MessageLite& message) override;
+  bool Send(const google::protobuf::MessageLite& message, WriteOptions options) override;
 
   // ---- OrderedCall, SerialCall
   void OnOrderAdmitted() override;
@@ -113,10 +114,11 @@ class SessionServerCall final : public ServerCall,
   void SendOutcome(const absl::Status& status, const google::protobuf::MessageLite* response) override;
   void OnEnded() override;
   void SendInitialMetadataOnce();
+  Packed ArrivedPacked() const;
   // Of a unary call: parses it, charged until the call has ended. Not OK: how the call ends.
   absl::Status TakeRequest(absl::Span<const char> request);
   // Of a stream: kept until it is read.
-  void Keep(absl::Span<const char> message, size_t charged);
+  void Keep(absl::Span<const char> message, size_t charged, Packed packed);
   void LineUp(SerialGate& gate);
 
   const ServedMethod* served_ = nullptr;
@@ -161,10 +163,11 @@ class SessionClientCall final : public ClientCall,
     if (!TryMove()) End(status);
   }
   void Wake() { WakeWriters(); }
+  bool waits_for_ready() const { return wait_for_ready_; }
 
   // ---- CallEvents
   void OnInitialMetadata(Metadata metadata) override {
-    Answered();
+    AnsweredByPeer();
     DeliverInitialMetadata(std::move(metadata));
   }
   void OnMessage(absl::Span<const char> message, size_t charged) override;
@@ -174,7 +177,7 @@ class SessionClientCall final : public ClientCall,
   void OnSendRoom() override;
 
   // ---- ClientCall, CallCore
-  bool Send(const google::protobuf::MessageLite& message) override;
+  bool Send(const google::protobuf::MessageLite& message, WriteOptions options) override;
   void HalfClose() override;
 
  private:
@@ -203,6 +206,7 @@ class SessionClientCall final : public ClientCall,
   bool TryMove();
   // It will not be sent again: a handler has seen it, or it cannot be.
   void Answered();
+  void AnsweredByPeer();
   void Sent() {
     was_sent_ = true;
     if (mover_ == nullptr || !has_request_ || request_.size() > kKeptRequestBytes) Answered();
@@ -217,7 +221,7 @@ class SessionClientCall final : public ClientCall,
     if (order_memory_ != nullptr) std::exchange(order_memory_, nullptr)->Ended(order_ticket_, outcome);
   }
   // Sends a message of a started call. False: the call has ended by it.
-  bool Encode(const google::protobuf::MessageLite& message);
+  bool Encode(const google::protobuf::MessageLite& message, WriteOptions options);
 
   Session* session_;  // null once it has ended
   const MonotonicTime deadline_;
@@ -231,10 +235,12 @@ class SessionClientCall final : public ClientCall,
   bool was_refused_ = false;    // by a peer that did not start it: that is tried again once
   // While it waits, or may be moved: what it takes to send it.
   Metadata metadata_;
+  bool wait_for_ready_ = false;
+  Compression compression_ = Compression::kNone;
   bool has_request_ = false;  // the only one, with the half-close
   Bytes request_;             // encoded; charged to the session
   // What was written while the call waited for room: copies, in order.
-  std::vector<std::unique_ptr<google::protobuf::MessageLite>> unsent_;
+  std::vector<std::pair<std::unique_ptr<google::protobuf::MessageLite>, WriteOptions>> unsent_;
   DeadlineTimer deadline_timer_{*this};
 };
 

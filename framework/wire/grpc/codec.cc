@@ -5,6 +5,7 @@
 #include <limits>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
@@ -348,6 +349,11 @@ void GrpcCodec::NoteHeader(CallId id, absl::string_view name, absl::string_view 
       head.bad_timeout = !head.timeout.has_value();
     } else if (name == "encoding") {
       head.encoding = std::string(value.substr(0, 64));
+    } else if (name == "accept-encoding") {
+      head.says_accepted = true;
+      for (const absl::string_view accepted : absl::StrSplit(value, ',')) {
+        if (absl::StripAsciiWhitespace(accepted) == "gzip") head.accepts_gzip = true;
+      }
     } else if (!options_.client) {
       return;  // what servers say
     } else if (name == "status") {
@@ -523,6 +529,7 @@ void GrpcCodec::OnRequestHead(Call& call, Head& head, size_t index) {
     return SendEnd(call, refused, nullptr);
   }
   call.gzip = head.encoding == "gzip";
+  call.peer_takes_gzip = head.accepts_gzip;
 
   IncomingCall incoming;
   incoming.id = id;
@@ -565,6 +572,7 @@ void GrpcCodec::OnRequestHead(Call& call, Head& head, size_t index) {
 void GrpcCodec::OnResponseHead(Call& call, Head& head, bool end_stream) {
   if (!call.headers_done && head.http_status >= 100 && head.http_status < 200) return;
   const bool first = !std::exchange(call.headers_done, true);
+  if (head.says_accepted) server_takes_gzip_ = head.accepts_gzip;
   if (!head.refused.ok()) counters_.metadata_refused.Add();
   if (first && !end_stream) {
     if (head.http_status != 200) return Fail(call, grpc_wire::StatusOfHttp(head.http_status));
@@ -716,6 +724,8 @@ void GrpcCodec::OnData(CallId id, absl::Span<const char> data) {
         wrong = absl::ResourceExhaustedError("packed messages are larger than what the reader has room for");
       }
       if (!wrong.ok()) break;
+      delivering_packed_ = true;
+      const absl::Cleanup delivered = [this] { delivering_packed_ = false; };
       goes_on = Deliver(id, absl::MakeConstSpan(unpacked), std::max(charged, unpacked.size()));
     } else {
       goes_on = Deliver(id, message, charged);

@@ -66,12 +66,15 @@ class GrpcCodec final : public Codec {
   void SendHalfClose(CallId id) override;
   absl::StatusOr<Bytes> Encode(const google::protobuf::MessageLite& message) const override;
 
-  absl::Status SendMessage(CallId id, const google::protobuf::MessageLite& message) override;
+  using Codec::SendMessage;
+  absl::Status SendMessage(CallId id, const google::protobuf::MessageLite& message, Packing packing) override;
+  bool message_was_packed() const override { return delivering_packed_; }
   size_t WaitingBytes(CallId id) const override;
   void Reset(CallId id, const absl::Status& why) override;
   void Consumed(CallId id, size_t bytes) override;
   void Forget(CallId id) override;
 
+  void PackReplies(CallId id) override;
   void SendInitialMetadata(CallId id, const Metadata& metadata) override;
   void SendReply(CallId id, const google::protobuf::MessageLite* message, const absl::Status& status,
                  const Metadata* trailers) override;
@@ -106,6 +109,8 @@ class GrpcCodec final : public Codec {
     absl::Status refused;  // metadata that is too large, or malformed
     absl::optional<absl::Duration> timeout;
     bool bad_timeout = false;
+    bool says_accepted = false;  // what packed messages it takes
+    bool accepts_gzip = false;
     absl::optional<absl::StatusCode> code;
     std::string message;
     std::string details;
@@ -133,6 +138,8 @@ class GrpcCodec final : public Codec {
     size_t unread = 0;
     bool receive_done = false;  // the peer sends no more
     bool gzip = false;          // messages that say so are compressed
+    bool peer_takes_gzip = false;  // of a call that the peer opened
+    bool pack = false;             // what we send is packed
     bool packed = false;
     bool in_message = false;
     uint8_t prefix_bytes = 0;
@@ -208,8 +215,11 @@ class GrpcCodec final : public Codec {
   void Pump();
   static nghttp2_data_source_read_callback Provider();
   void Serialize(const google::protobuf::MessageLite& message, size_t size, char* to) const;
-  void Enqueue(Call& call, const google::protobuf::MessageLite& message, size_t size);
+  void Enqueue(Call& call, const google::protobuf::MessageLite& message, size_t size, Packing packing);
   void Enqueue(Call& call, const Bytes& message);
+  void EnqueuePlain(Call& call, const Bytes& message);
+  // False: it would not become smaller.
+  bool EnqueuePacked(Call& call, absl::Span<const char> message);
   void Queued(Call& call, size_t bytes);
   void Resume(Call& call);
   bool SendResponseHead(Call& call, const Metadata* metadata);
@@ -251,6 +261,8 @@ class GrpcCodec final : public Codec {
   bool room_wanted_ = false;
   bool settings_received_ = false;
   bool settings_acked_ = false;
+  bool server_takes_gzip_ = true;  // until it says otherwise
+  bool delivering_packed_ = false;
 
   bool peer_going_away_ = false;
   enum class GoingAway : uint8_t { kNo, kAnnounced, kSaid } going_away_ = GoingAway::kNo;

@@ -6,6 +6,7 @@
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "troupe/wire/grpc/codec.h"
+#include "troupe/wire/grpc/internal/gzip.h"
 #include "troupe/wire/grpc/limits.h"
 
 namespace troupe {
@@ -228,6 +229,8 @@ absl::StatusOr<CallId> GrpcCodec::StartCall(const OutgoingCall& outgoing, CallEv
   headers.Add("content-type", "application/grpc");
   headers.Add("user-agent", "grpc-c++-troupe/0.1");
   headers.Add("grpc-accept-encoding", "identity,gzip");
+  const bool pack = outgoing.pack && server_takes_gzip_;
+  if (pack) headers.Add("grpc-encoding", "gzip");
   if (outgoing.timeout != absl::InfiniteDuration()) {
     headers.AddOwned("grpc-timeout", grpc_wire::FormatTimeout(outgoing.timeout));
   }
@@ -239,11 +242,12 @@ absl::StatusOr<CallId> GrpcCodec::StartCall(const OutgoingCall& outgoing, CallEv
   Call& call = Add(static_cast<CallId>(id), /*ours=*/true);
   call.events = &events;
   call.headers_sent = true;
+  call.pack = pack;
   counters_.calls_opened_by_us.Add();
   if (outgoing.encoded != nullptr) {
     Enqueue(call, *outgoing.encoded);
   } else if (outgoing.message != nullptr) {
-    Enqueue(call, *outgoing.message, size);
+    Enqueue(call, *outgoing.message, size, Packing::kAsCall);
   }
   call.send_done = outgoing.encoded != nullptr || outgoing.message != nullptr;
   Pump();
@@ -267,7 +271,24 @@ absl::StatusOr<Bytes> GrpcCodec::Encode(const MessageLite& message) const {
   return Bytes::Make(size, [&](char* to) { Serialize(message, size, to); });
 }
 
-void GrpcCodec::Enqueue(Call& call, const MessageLite& message, size_t size) {
+bool GrpcCodec::EnqueuePacked(Call& call, absl::Span<const char> message) {
+  const std::string packed = grpc_wire::Gzip(message);
+  if (packed.size() >= message.size()) return false;
+  char prefix[kPrefixBytes] = {1};
+  StoreSize(prefix + 1, packed.size());
+  call.outbox.Append(absl::MakeConstSpan(prefix));
+  call.outbox.Append(absl::MakeConstSpan(packed.data(), packed.size()));
+  counters_.messages_packed.Add();
+  Queued(call, kPrefixBytes + packed.size());
+  return true;
+}
+
+void GrpcCodec::Enqueue(Call& call, const MessageLite& message, size_t size, Packing packing) {
+  if (call.pack && packing == Packing::kAsCall && size > 0) {
+    const Bytes whole = Bytes::Make(size, [&](char* to) { Serialize(message, size, to); });
+    if (!EnqueuePacked(call, whole.span())) EnqueuePlain(call, whole);
+    return;
+  }
   char* const to = call.outbox.Reserve(kPrefixBytes + size).data();
   to[0] = 0;
   StoreSize(to + 1, size);
@@ -277,6 +298,10 @@ void GrpcCodec::Enqueue(Call& call, const MessageLite& message, size_t size) {
 }
 
 void GrpcCodec::Enqueue(Call& call, const Bytes& message) {
+  if (!call.pack || message.empty() || !EnqueuePacked(call, message.span())) EnqueuePlain(call, message);
+}
+
+void GrpcCodec::EnqueuePlain(Call& call, const Bytes& message) {
   char prefix[kPrefixBytes] = {};
   StoreSize(prefix + 1, message.size());
   call.outbox.Append(absl::MakeConstSpan(prefix));
@@ -296,7 +321,7 @@ void GrpcCodec::Resume(Call& call) {
   nghttp2_session_resume_data(session_, static_cast<int32_t>(call.id));
 }
 
-absl::Status GrpcCodec::SendMessage(CallId id, const MessageLite& message) {
+absl::Status GrpcCodec::SendMessage(CallId id, const MessageLite& message, Packing packing) {
   Call* call = FindToSend(id);
   if (call == nullptr) return absl::OkStatus();
   const size_t size = message.ByteSizeLong();
@@ -307,7 +332,7 @@ absl::Status GrpcCodec::SendMessage(CallId id, const MessageLite& message) {
   }
   if (!call->failure.ok()) return absl::OkStatus();  // the end will say so
   if (!call->ours && !call->headers_sent && !SendResponseHead(*call, nullptr)) return absl::OkStatus();
-  Enqueue(*call, message, size);
+  Enqueue(*call, message, size, packing);
   Pump();
   call = Find(id);
   if (call != nullptr && !call->outbox.empty()) call->room_wanted = true;
@@ -328,11 +353,17 @@ bool GrpcCodec::SendResponseHead(Call& call, const Metadata* metadata) {
   headers.Add(":status", "200");
   headers.Add("content-type", "application/grpc");
   headers.Add("grpc-accept-encoding", "identity,gzip");
+  if (call.pack) headers.Add("grpc-encoding", "gzip");
   if (metadata != nullptr) headers.Add(*metadata);
   nghttp2_data_provider provider = {};
   provider.read_callback = Provider();
   return nghttp2_submit_response(session_, static_cast<int32_t>(call.id), headers.data(), headers.size(), &provider) ==
          0;
+}
+
+void GrpcCodec::PackReplies(CallId id) {
+  Call* call = FindToSend(id);
+  if (call != nullptr && !call->ours && !call->headers_sent) call->pack = call->peer_takes_gzip;
 }
 
 void GrpcCodec::SendInitialMetadata(CallId id, const Metadata& metadata) {
@@ -405,7 +436,7 @@ void GrpcCodec::SendReply(CallId id, const MessageLite* message, const absl::Sta
   if (message != nullptr && failure.ok()) {
     if (!call->headers_sent) SendResponseHead(*call, nullptr);
     call->reply_waits = call->outbox.empty();
-    Enqueue(*call, *message, size);
+    Enqueue(*call, *message, size, Packing::kAsCall);
   }
   // What a call brought that came to something pays for some mistakes; one that was refused pays for none.
   if (message != nullptr || result.ok()) {

@@ -5,6 +5,7 @@
 #include <iterator>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -369,6 +370,33 @@ TEST_F(ServerAndBytes, PackedMessagesAreUnpacked) {
   EXPECT_EQ(got, text);
 }
 
+TEST_F(ServerAndBytes, RepliesArePackedOnlyForWhoUnpacksThem) {
+  const auto reply = Value(std::string(5000, 'z'));
+  uint32_t id = 1;
+  for (const auto& [accepts, packed] : std::vector<std::pair<HeaderFields, bool>>{
+           {{}, false},
+           {{{"grpc-accept-encoding", "identity"}}, false},
+           {{{"grpc-accept-encoding", "identity,deflate, gzip"}}, true},
+           {{{"grpc-accept-encoding", "gzipped"}}, false}}) {
+    ASSERT_TRUE(
+        server_->Receive(H2Bytes().Request(id, "/a.B/C", accepts).Data(id, Framed("m"), kEndStream)).ok());
+    codec().PackReplies(id);
+    codec().SendReply(id, &reply, absl::OkStatus(), nullptr);
+    const std::vector<SentFrame> data = FramesOfType(server_->TakeFrames(), kDataFrame);
+    ASSERT_THAT(data, SizeIs(1));
+    EXPECT_EQ(data[0].payload[0], packed ? 1 : 0);
+    EXPECT_EQ(data[0].payload.size() < 200, packed);
+    id += 2;
+  }
+  // Too late: the head has gone.
+  ASSERT_TRUE(server_->Receive(H2Bytes().Request(id, "/a.B/C", {{"grpc-accept-encoding", "gzip"}})).ok());
+  codec().SendInitialMetadata(id, {{"x-a", "1"}});
+  codec().PackReplies(id);
+  ASSERT_TRUE(codec().SendMessage(id, reply).ok());
+  EXPECT_EQ(FramesOfType(server_->TakeFrames(), kDataFrame).front().payload[0], 0);
+  codec().PackReplies(999);
+}
+
 TEST_F(ServerAndBytes, ABombIsRefusedAndNotUnpacked) {
   CodecOptions small = Server();
   small.message_bytes_max = 100'000;
@@ -690,6 +718,31 @@ class ClientAndBytes : public ::testing::Test {
   google::protobuf::BytesValue request_ = Value("r");
   CallId id_ = 0;
 };
+
+TEST_F(ClientAndBytes, AServerThatSaysThatItDoesNotUnpackIsSentNothingPacked) {
+  struct : CallEvents {
+    void OnInitialMetadata(Metadata) override {}
+    void OnMessage(absl::Span<const char>, size_t) override {}
+    void OnHalfClose() override {}
+    void OnEnd(absl::Status, Metadata) override {}
+    void OnReset(absl::Status) override {}
+    void OnSendRoom() override {}
+  } nobody;
+  const auto request = Value(std::string(5000, 'z'));
+  OutgoingCall call;
+  call.path = "/a.B/C";
+  call.message = &request;
+  call.pack = true;
+  const auto packed = [&] {
+    EXPECT_TRUE(client_.codec().StartCall(call, nobody).ok());
+    return FramesOfType(client_.TakeFrames(), kDataFrame).front().payload[0] == 1;
+  };
+  EXPECT_TRUE(packed()) << "nothing is known yet";
+  HeaderFields refusal = Ok();
+  refusal.insert(refusal.end(), {{"grpc-status", "12"}, {"grpc-accept-encoding", "identity"}});
+  ASSERT_TRUE(client_.Receive(H2Bytes().Headers(id_, refusal, kEndStream)).ok());
+  EXPECT_FALSE(packed());
+}
 
 TEST_F(ClientAndBytes, AnHttpErrorBecomesAStatus) {
   ASSERT_TRUE(client_.Receive(H2Bytes().Headers(id_, {{":status", "503"}}, kEndStream)).ok());

@@ -58,7 +58,8 @@ class NativeCodec final : public Codec {
   void SendHalfClose(CallId id) override;
   absl::StatusOr<Bytes> Encode(const google::protobuf::MessageLite& message) const override;
 
-  absl::Status SendMessage(CallId id, const google::protobuf::MessageLite& message) override;
+  using Codec::SendMessage;
+  absl::Status SendMessage(CallId id, const google::protobuf::MessageLite& message, Packing packing) override;
   size_t WaitingBytes(CallId id) const override;
   void Reset(CallId id, const absl::Status& why) override;
   void Consumed(CallId id, size_t bytes) override;

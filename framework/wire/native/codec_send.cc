@@ -166,7 +166,7 @@ absl::StatusOr<CallId> NativeCodec::StartCall(const OutgoingCall& outgoing, Call
   return call->id;
 }
 
-absl::Status NativeCodec::SendMessage(CallId id, const MessageLite& message) {
+absl::Status NativeCodec::SendMessage(CallId id, const MessageLite& message, Packing) {
   Call* call = FindToSend(id);
   if (call == nullptr) return absl::OkStatus();
   const size_t size = message.ByteSizeLong();
