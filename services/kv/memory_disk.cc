@@ -55,12 +55,14 @@ struct MemoryDisk::OpenFile {
     const std::string& content = self.file->content;
     const size_t from = std::min(static_cast<size_t>(offset), content.size());
     const size_t count = std::min(static_cast<size_t>(bytes), content.size() - from);
+    self.disk->bytes_moved_ += bytes;
     std::memcpy(to, content.data() + from, count);
     std::memset(static_cast<char*>(to) + count, 0, static_cast<size_t>(bytes) - count);
     return count == static_cast<size_t>(bytes) ? SQLITE_OK : SQLITE_IOERR_SHORT_READ;
   }
   static int Write(sqlite3_file* file, const void* from, int bytes, sqlite3_int64 offset) noexcept {
     OpenFile& self = Of(file);
+    self.disk->bytes_moved_ += bytes;
     // The write that fails may have got through in part.
     const int code = self.disk->BeginChange(SQLITE_IOERR_WRITE);
     const size_t count = code == SQLITE_OK ? static_cast<size_t>(bytes) : self.disk->random_() % (bytes + 1);

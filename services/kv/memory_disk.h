@@ -43,6 +43,8 @@ class MemoryDisk {
 
   // Changes that were asked for so far.
   int64_t changes() const { return changes_; }
+  // Bytes that were read and written so far.
+  int64_t bytes_moved() const { return bytes_moved_; }
   // The change that was to fail has come.
   bool failed() const { return failed_; }
   // Bytes of a file; -1 if there is none.
@@ -64,6 +66,7 @@ class MemoryDisk {
   std::map<std::string, File*> durable_;    // as the folder was when last synced
   int open_ = 0;
   int64_t changes_ = 0;
+  int64_t bytes_moved_ = 0;
   int64_t fail_at_ = 0;
   int fail_code_ = 0;
   bool failed_ = false;

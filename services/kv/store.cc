@@ -1,6 +1,7 @@
 #include "services/kv/store.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -20,7 +21,8 @@ constexpr int64_t kApplicationId = 0x74726b76;
 constexpr int64_t kFormat = 1;
 
 // The latest change of each key, a deletion being a change without value. With the revision as row number, changes are
-// appended to the table, and Changes reads it from front to back. INSERT OR REPLACE takes out the key's former change.
+// appended to the table, and Changes reads it from front to back. The key's former change is taken out before, by a
+// statement of its own: for INSERT OR REPLACE, SQLite would copy each page that it touches aside.
 constexpr char kSchema[] = R"sql(
   CREATE TABLE changes(revision INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, value BLOB);
   CREATE INDEX deletions ON changes(revision) WHERE value IS NULL;
@@ -32,7 +34,8 @@ constexpr char kSchema[] = R"sql(
 
 constexpr size_t kValueBytesLimit = size_t{256} << 20;
 constexpr int kEntriesMax = 1000;
-constexpr int kRowsMax = 4096;                  // looked at in one query, so that none holds the thread for long
+constexpr int kChangesMax = 4096;
+constexpr size_t kRowsMax = 512;                // passed over in one query, so that none holds the thread for long
 constexpr int64_t kRoomForDeletions = 1 << 20;  // above file_bytes_max
 // Deletions are forgotten in steps of so many revisions, so that most commits have nothing to forget.
 constexpr int64_t kForgetStep = 1024;
@@ -53,10 +56,12 @@ std::string MakeToken(absl::string_view prefix, absl::string_view last_key) {
   return absl::WebSafeBase64Escape(absl::StrCat(TokenHeader(prefix), last_key));
 }
 
+absl::Status NotOurToken() { return absl::InvalidArgumentError("page token: not one that this service gave"); }
+
 absl::StatusOr<std::string> LastKeyOf(absl::string_view prefix, absl::string_view token) {
   std::string bytes;
   if (!absl::WebSafeBase64Unescape(token, &bytes) || bytes.size() <= kTokenHeaderBytes || bytes[0] != kTokenVersion) {
-    return absl::InvalidArgumentError("page token: not one that this service gave");
+    return NotOurToken();
   }
   const absl::string_view all = bytes;
   if (all.substr(0, kTokenHeaderBytes) != TokenHeader(prefix) ||
@@ -113,8 +118,11 @@ Store::~Store() = default;
 absl::Status Store::Initialize() {
   // Exclusive before the first access: then the log's index stays in our memory. DEFENSIVE-like settings: the file may
   // have been written by anybody.
-  RETURN_IF_ERROR(connection_.Execute(
-      "PRAGMA locking_mode = EXCLUSIVE; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;"));
+  // Some builds of SQLite overwrite what is deleted with zeros, in the log and in the database: a value of 1 MiB that goes
+  // would cost more than one that comes.
+  RETURN_IF_ERROR(
+      connection_.Execute("PRAGMA locking_mode = EXCLUSIVE; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; "
+                          "PRAGMA secure_delete = OFF;"));
   RETURN_IF_ERROR(CheckFormat());
   ASSIGN_OR_RETURN(const std::string mode, connection_.QueryText("PRAGMA journal_mode = WAL"));
   if (mode != "wal")
@@ -141,12 +149,15 @@ absl::Status Store::Initialize() {
   RETURN_IF_ERROR(prepare(begin_, "BEGIN IMMEDIATE"));
   RETURN_IF_ERROR(prepare(commit_, "COMMIT"));
   RETURN_IF_ERROR(prepare(rollback_, "ROLLBACK"));
-  RETURN_IF_ERROR(prepare(put_, "INSERT OR REPLACE INTO changes(revision, key, value) VALUES(?1, ?2, ?3)"));
-  RETURN_IF_ERROR(prepare(find_, "SELECT 1 FROM changes WHERE key = ?1 AND value IS NOT NULL"));
+  // A value's length stands in front of it: it is not read to be measured, nor to be passed over.
+  RETURN_IF_ERROR(prepare(find_, "SELECT revision, length(value) FROM changes WHERE key = ?1"));
+  RETURN_IF_ERROR(prepare(remove_, "DELETE FROM changes WHERE revision = ?1"));
+  RETURN_IF_ERROR(prepare(put_, "INSERT INTO changes(revision, key, value) VALUES(?1, ?2, ?3)"));
   RETURN_IF_ERROR(prepare(get_, "SELECT revision, value FROM changes WHERE key = ?1 AND value IS NOT NULL"));
-  RETURN_IF_ERROR(prepare(list_, "SELECT revision, key, value FROM changes WHERE key >= ?1 ORDER BY key"));
+  RETURN_IF_ERROR(prepare(list_, "SELECT revision, key, length(value) FROM changes WHERE key >= ?1 ORDER BY key"));
   RETURN_IF_ERROR(
-      prepare(changes_, "SELECT revision, key, value FROM changes WHERE revision > ?1 ORDER BY revision LIMIT ?2"));
+      prepare(changes_, "SELECT revision, key, length(value) FROM changes WHERE revision > ?1 ORDER BY revision"));
+  RETURN_IF_ERROR(prepare(value_, "SELECT value FROM changes WHERE revision = ?1"));
   RETURN_IF_ERROR(prepare(forget_, "DELETE FROM changes WHERE value IS NULL AND revision <= ?1"));
   RETURN_IF_ERROR(prepare(set_floor_, "UPDATE numbers SET value = ?1 WHERE name = 'floor'"));
 
@@ -193,17 +204,42 @@ absl::Status Store::Validate(const Mutation& mutation) const {
   return absl::OkStatus();
 }
 
+absl::Status Store::ValidatePrefix(absl::string_view prefix) const {
+  if (prefix.size() <= options_.key_bytes_max) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("the prefix has ", prefix.size(), " bytes, no key has more than ", options_.key_bytes_max));
+}
+
+absl::Status Store::Validate(const ListQuery& query) const {
+  RETURN_IF_ERROR(ValidatePrefix(query.prefix));
+  if (query.page_token.size() > 2 * (kTokenHeaderBytes + options_.key_bytes_max)) return NotOurToken();
+  if (query.entries_max < 0) return absl::InvalidArgumentError("page size: negative");
+  return absl::OkStatus();
+}
+
+absl::Status Store::Validate(const ChangesQuery& query) const {
+  RETURN_IF_ERROR(ValidatePrefix(query.prefix));
+  if (query.after < 0) return absl::InvalidArgumentError("revision: negative");
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::vector<int64_t>> Store::Apply(absl::Span<const Mutation> mutations) {
+  constexpr size_t kAll = std::numeric_limits<size_t>::max();
+  return ApplyFirst(mutations, {.mutations_max = kAll, .bytes_max = kAll});
+}
+
+absl::StatusOr<std::vector<int64_t>> Store::ApplyFirst(absl::Span<const Mutation> mutations,
+                                                       const TransactionLimits& limits) {
   RETURN_IF_ERROR(failure_);
   for (const Mutation& mutation : mutations) RETURN_IF_ERROR(Validate(mutation));
   if (mutations.empty()) return std::vector<int64_t>();
   int64_t revision = revision_, floor = floor_;
-  absl::StatusOr<std::vector<int64_t>> revisions = ApplyInTransaction(mutations, &revision, &floor);
+  absl::StatusOr<std::vector<int64_t>> revisions = ApplyInTransaction(mutations, limits, &revision, &floor);
   if (absl::IsResourceExhausted(revisions.status()) && AreDeletions(mutations) && UndoIfHalfDone().ok() &&
       LimitPages(kRoomForDeletions).ok()) {
     revision = revision_;
     floor = floor_;
-    revisions = ApplyInTransaction(mutations, &revision, &floor);
+    revisions = ApplyInTransaction(mutations, limits, &revision, &floor);
     const absl::Status limited = LimitPages(0);
     LOG_IF(ERROR, !limited.ok()) << options_.path << ": max_page_count: " << limited;
   }
@@ -226,33 +262,39 @@ absl::Status Store::UndoIfHalfDone() {
   return connection_.in_transaction() ? Query(rollback_).Run() : absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<int64_t>> Store::ApplyInTransaction(absl::Span<const Mutation> mutations, int64_t* revision,
+absl::StatusOr<std::vector<int64_t>> Store::ApplyInTransaction(absl::Span<const Mutation> mutations,
+                                                               const TransactionLimits& limits, int64_t* revision,
                                                                int64_t* floor) {
   RETURN_IF_ERROR(Query(begin_).Run());
   std::vector<int64_t> revisions;
-  revisions.reserve(mutations.size());
+  size_t bytes = 0;
   for (const Mutation& mutation : mutations) {
-    ASSIGN_OR_RETURN(const int64_t applied, ApplyOne(mutation, *revision + 1));
-    if (applied != 0) *revision = applied;
-    revisions.push_back(applied);
+    if (revisions.size() == limits.mutations_max) break;
+    ASSIGN_OR_RETURN(const Found found, Find(mutation.key));
+    bytes += mutation.key.size() + (mutation.value ? mutation.value->size() : 0) + found.value_bytes;
+    if (bytes > limits.bytes_max && !revisions.empty()) break;
+    const bool nothing_to_do = !mutation.value && (found.revision == 0 || found.deleted);
+    if (!nothing_to_do) RETURN_IF_ERROR(ApplyOne(mutation, found, ++*revision));
+    revisions.push_back(nothing_to_do ? 0 : *revision);
   }
-  ASSIGN_OR_RETURN(*floor, ForgetDeletions(*revision, mutations.size()));
+  ASSIGN_OR_RETURN(*floor, ForgetDeletions(*revision, revisions.size()));
   RETURN_IF_ERROR(Query(commit_).Run());
   return revisions;
 }
 
-// `revision`, or 0 if there was nothing to delete.
-absl::StatusOr<int64_t> Store::ApplyOne(const Mutation& mutation, int64_t revision) {
-  if (!mutation.value.has_value()) {
-    Query find(find_);
-    ASSIGN_OR_RETURN(const bool found, find.BindBlob(1, mutation.key).Step());
-    if (!found) return 0;
-  }
+absl::StatusOr<Store::Found> Store::Find(absl::string_view key) {
+  Query query(find_);
+  ASSIGN_OR_RETURN(const bool there, query.BindBlob(1, key).Step());
+  if (!there) return Found();
+  return Found{query.Int(0), query.IsNull(1), static_cast<size_t>(query.Int(1))};
+}
+
+absl::Status Store::ApplyOne(const Mutation& mutation, const Found& found, int64_t revision) {
+  if (found.revision != 0) RETURN_IF_ERROR(Query(remove_).Bind(1, found.revision).Run());
   Query put(put_);
   put.Bind(1, revision).BindBlob(2, mutation.key);
   if (mutation.value.has_value()) put.BindBlob(3, *mutation.value);
-  RETURN_IF_ERROR(put.Run());
-  return revision;
+  return put.Run();
 }
 
 // Moves the floor after the revision, at most some steps at once, and returns it.
@@ -296,8 +338,15 @@ absl::StatusOr<Entry> Store::Get(absl::string_view key) {
   return Entry{std::string(key), std::string(query.Blob(1)), query.Int(0)};
 }
 
+absl::StatusOr<std::string> Store::ValueAt(int64_t revision) {
+  Query query(value_);
+  ASSIGN_OR_RETURN(const bool there, query.Bind(1, revision).Step());
+  if (!there) return absl::DataLossError("damaged: a change that has no value");
+  return std::string(query.Blob(0));
+}
+
 absl::StatusOr<ListPage> Store::List(const ListQuery& query) {
-  if (query.entries_max < 0) return absl::InvalidArgumentError("page size: negative");
+  RETURN_IF_ERROR(Validate(query));
   const size_t entries_max = std::clamp(query.entries_max, 1, kEntriesMax);
   std::string from = query.prefix;
   if (!query.page_token.empty()) {
@@ -310,18 +359,21 @@ absl::StatusOr<ListPage> Store::List(const ListQuery& query) {
   rows.BindBlob(1, from);
   std::string last_key;
   size_t bytes = 0;
-  for (int looked_at = 0;; ++looked_at) {
-    page.looked_at = static_cast<size_t>(looked_at);
+  for (;; ++page.looked_at) {
     ASSIGN_OR_RETURN(const bool row, rows.Step());
     if (!row) return page;
     const absl::string_view key = rows.Blob(1);
     if (!absl::StartsWith(key, query.prefix)) return page;
-    if (looked_at == kRowsMax || page.entries.size() == entries_max) break;
+    if (page.looked_at - page.entries.size() == kRowsMax || page.entries.size() == entries_max) break;
     if (!rows.IsNull(2)) {
-      const absl::string_view value = query.keys_only ? absl::string_view() : rows.Blob(2);
-      bytes += key.size() + value.size();
+      bytes += key.size() + (query.keys_only ? 0 : static_cast<size_t>(rows.Int(2)));
       if (bytes > query.bytes_max && !page.entries.empty()) break;
-      page.entries.push_back({std::string(key), std::string(value), rows.Int(0)});
+      Entry& entry = page.entries.emplace_back();
+      entry.key.assign(key.data(), key.size());
+      entry.revision = rows.Int(0);
+      if (!query.keys_only) {
+        ASSIGN_OR_RETURN(entry.value, ValueAt(entry.revision));
+      }
     }
     last_key.assign(key.data(), key.size());
   }
@@ -330,7 +382,7 @@ absl::StatusOr<ListPage> Store::List(const ListQuery& query) {
 }
 
 absl::StatusOr<ChangesPage> Store::Changes(const ChangesQuery& query) {
-  if (query.after < 0) return absl::InvalidArgumentError("revision: negative");
+  RETURN_IF_ERROR(Validate(query));
   if (query.after > revision_) {
     return absl::OutOfRangeError(
         absl::StrCat("revision ", query.after, " lies in the future: the latest is ", revision_));
@@ -339,33 +391,32 @@ absl::StatusOr<ChangesPage> Store::Changes(const ChangesQuery& query) {
     return absl::OutOfRangeError(absl::StrCat("what was deleted since revision ", query.after,
                                               " is no longer known: the oldest to go on from is ", floor_));
   }
-  const size_t changes_max = std::clamp(query.changes_max, 1, kRowsMax);
+  const size_t changes_max = std::clamp(query.changes_max, 1, kChangesMax);
   ChangesPage page;
   page.after = query.after;
   page.revision = revision_;
   Query rows(changes_);
-  rows.Bind(1, query.after).Bind(2, kRowsMax);
+  rows.Bind(1, query.after);
   size_t bytes = 0;
-  int looked_at = 0;
-  for (;; ++looked_at) {
-    page.looked_at = static_cast<size_t>(looked_at);
+  for (;; ++page.looked_at) {
     ASSIGN_OR_RETURN(const bool row, rows.Step());
     if (!row) break;
+    if (page.looked_at - page.changes.size() == kRowsMax) return page;
     const absl::string_view key = rows.Blob(1);
     if (absl::StartsWith(key, query.prefix)) {
       if (page.changes.size() == changes_max) return page;
-      const bool deleted = rows.IsNull(2);
-      const absl::string_view value = deleted ? absl::string_view() : rows.Blob(2);
-      bytes += key.size() + value.size();
+      bytes += key.size() + static_cast<size_t>(rows.Int(2));
       if (bytes > query.bytes_max && !page.changes.empty()) return page;
       Change& change = page.changes.emplace_back();
       change.revision = rows.Int(0);
       change.key.assign(key.data(), key.size());
-      if (!deleted) change.value.emplace(value);
+      if (!rows.IsNull(2)) {
+        ASSIGN_OR_RETURN(change.value, ValueAt(change.revision));
+      }
     }
     page.after = rows.Int(0);
   }
-  if (looked_at < kRowsMax) page.after = page.revision;
+  page.after = page.revision;
   return page;
 }
 

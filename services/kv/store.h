@@ -36,7 +36,7 @@ struct StoreOptions {
   size_t value_bytes_max = 1 << 20;            // at most 256 MiB
   int64_t file_bytes_max = int64_t{16} << 30;  // of the database, without the write-ahead log
   int64_t deletions_kept_max = 100'000;        // in revisions: how far back Changes can tell of deleted keys
-  int log_pages_max = 1000;     // of the write-ahead log, before it is copied into the database (4 KiB each)
+  int log_pages_max = 256;      // of the write-ahead log, before it is copied into the database (4 KiB each)
   bool check_integrity = true;  // on open; reads the whole file
   std::string vfs;              // SQLite's name of a file system; empty: the system's. For tests.
 };
@@ -46,6 +46,12 @@ struct Entry {
   std::string key;
   std::string value;
   int64_t revision = 0;  // of the change that put it
+};
+
+// What one transaction may do, so that nobody waits for it for long.
+struct TransactionLimits {
+  size_t mutations_max = 128;  // each moves two pages of 4 KiB and more, where the keys lie far apart
+  size_t bytes_max = 1 << 20;  // of keys, of values, and of the values that they replace: what the disk has to move
 };
 
 // What is to be done to a key: put `value`, or without one delete the key.
@@ -101,10 +107,13 @@ class Store {
   Store& operator=(const Store&) = delete;
   ~Store();
 
-  // What Apply would refuse for its own sake, before anything is tried: INVALID_ARGUMENT for an empty or too long key
-  // or a too long value. Any thread.
+  // What the functions below would refuse for its own sake, before anything is tried: INVALID_ARGUMENT for an empty or
+  // too long key, a too long value, prefix or page token, a negative number. Any thread.
   absl::Status Validate(const Mutation& mutation) const;
+  absl::Status Validate(const ListQuery& query) const;
+  absl::Status Validate(const ChangesQuery& query) const;
   absl::Status ValidateKey(absl::string_view key) const;
+  absl::Status ValidatePrefix(absl::string_view prefix) const;
 
   // All of them, in this order, in one transaction; returns when they are on the disk. One result each: the change's
   // revision, or 0 for the deletion of a key that is not there, which changes nothing.
@@ -113,6 +122,9 @@ class Store {
   // deletions may use 1 MiB above file_bytes_max, so that a full file can be emptied; a full disk may refuse them too.
   // INTERNAL, DATA_LOSS: see the top.
   absl::StatusOr<std::vector<int64_t>> Apply(absl::Span<const Mutation> mutations);
+  // Apply of as many of them, from the first, as one transaction may do: one in any case. As many results.
+  absl::StatusOr<std::vector<int64_t>> ApplyFirst(absl::Span<const Mutation> mutations,
+                                                  const TransactionLimits& limits);
   // Apply of one. Delete: true if the key was there.
   absl::StatusOr<int64_t> Put(absl::string_view key, absl::string_view value);
   absl::StatusOr<bool> Delete(absl::string_view key);
@@ -121,11 +133,11 @@ class Store {
   absl::StatusOr<Entry> Get(absl::string_view key);
 
   // Each page is one consistent view. A key that is there during the whole listing comes exactly once, whatever happens
-  // to others between the pages. Looks at no more than 4,096 keys a page. INVALID_ARGUMENT: entries_max is negative,
-  // the token is not one of ours, or is of a listing with another prefix.
+  // to others between the pages. Passes over no more than 512 deleted keys a page. INVALID_ARGUMENT: entries_max is
+  // negative, the token is not one of ours, or is of a listing with another prefix.
   absl::StatusOr<ListPage> List(const ListQuery& query);
 
-  // The latest change of each key with a prefix that changed after a revision; at most 4,096 are looked at.
+  // The latest change of each key with a prefix that changed after a revision; at most 512 others are passed over.
   // OUT_OF_RANGE: deletions after query.after are no longer known (read everything, then go on from its revision), or
   // it lies in the future, which a restored database looks like.
   absl::StatusOr<ChangesPage> Changes(const ChangesQuery& query);
@@ -149,9 +161,18 @@ class Store {
   Store(StoreOptions options, sqlite::Connection connection);
   absl::Status Initialize();
   absl::Status CheckFormat();
-  absl::StatusOr<int64_t> ApplyOne(const Mutation& mutation, int64_t revision);
-  absl::StatusOr<std::vector<int64_t>> ApplyInTransaction(absl::Span<const Mutation> mutations, int64_t* revision,
+  // What there is of a key.
+  struct Found {
+    int64_t revision = 0;  // 0: nothing
+    bool deleted = false;
+    size_t value_bytes = 0;
+  };
+  absl::StatusOr<Found> Find(absl::string_view key);
+  absl::Status ApplyOne(const Mutation& mutation, const Found& found, int64_t revision);
+  absl::StatusOr<std::vector<int64_t>> ApplyInTransaction(absl::Span<const Mutation> mutations,
+                                                          const TransactionLimits& limits, int64_t* revision,
                                                           int64_t* floor);
+  absl::StatusOr<std::string> ValueAt(int64_t revision);
   absl::StatusOr<int64_t> ForgetDeletions(int64_t revision, size_t mutations);
   absl::Status Remember(absl::Status status);
   absl::Status LimitPages(int64_t bytes_more);
@@ -159,7 +180,8 @@ class Store {
 
   const StoreOptions options_;
   sqlite::Connection connection_;  // before the statements: they go first
-  sqlite::Statement begin_, commit_, rollback_, put_, find_, get_, list_, changes_, forget_, set_floor_;
+  sqlite::Statement begin_, commit_, rollback_, find_, remove_, put_, get_, list_, changes_, value_, forget_;
+  sqlite::Statement set_floor_;
   int64_t revision_ = 0;
   int64_t floor_ = 0;     // deletions up to here may have been forgotten
   absl::Status failure_;  // why changes are refused

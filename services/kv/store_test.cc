@@ -191,6 +191,24 @@ TEST_F(StoreTest, BatchIsAppliedInOrderAndGivesARevisionEach) {
   EXPECT_EQ(store_->Apply({})->size(), 0u);
 }
 
+TEST_F(StoreTest, OneTransactionDoesNoMoreThanItMay) {
+  ASSERT_EQ(Open(), "OK");
+  const auto apply = [this](const std::vector<Mutation>& batch, const TransactionLimits& limits) {
+    const auto revisions = store_->ApplyFirst(batch, limits);
+    return revisions.ok() ? revisions->size() : 0;
+  };
+  const std::string large(1000, 'v');
+  const std::vector<Mutation> puts = {{"a", large}, {"b", large}, {"c", large}, {"d", large}};
+  EXPECT_EQ(apply(puts, {.mutations_max = 3, .bytes_max = 10'000}), 3u);
+  EXPECT_EQ(List(), absl::StrCat("a=", large, "@1 b=", large, "@2 c=", large, "@3"));
+  EXPECT_EQ(apply(puts, {.mutations_max = 4, .bytes_max = 5000}), 2u) << "what they replace counts as well";
+  EXPECT_EQ(apply(puts, {.mutations_max = 4, .bytes_max = 10}), 1u) << "one in any case";
+  const std::vector<Mutation> deletions = {{"a", std::nullopt}, {"b", std::nullopt}, {"c", std::nullopt}};
+  EXPECT_EQ(apply(deletions, {.mutations_max = 4, .bytes_max = 2500}), 2u);
+  EXPECT_EQ(store_->revision(), 8);
+  EXPECT_EQ(List(), absl::StrCat("c=", large, "@3"));
+}
+
 TEST_F(StoreTest, EverythingIsThereAfterReopening) {
   ASSERT_EQ(Open(), "OK");
   EXPECT_EQ(Put("a", "1"), "1");
@@ -269,12 +287,27 @@ TEST_F(StoreTest, PageEndsBeforeItsBytesExceedTheLimitButHasAnEntry) {
 TEST_F(StoreTest, PageOfManyDeletedKeysEndsAndGoesOn) {
   ASSERT_EQ(Open(), "OK");
   std::vector<Mutation> batch;
-  for (int i = 0; i < 5000; ++i) batch.push_back({absl::StrFormat("k%05d", i), ""});
-  for (int i = 0; i < 4999; ++i) batch.push_back({absl::StrFormat("k%05d", i), std::nullopt});
+  for (int i = 0; i < 1000; ++i) batch.push_back({absl::StrFormat("k%05d", i), ""});
+  for (int i = 0; i < 999; ++i) batch.push_back({absl::StrFormat("k%05d", i), std::nullopt});
   ASSERT_TRUE(store_->Apply(batch).ok());
+  EXPECT_EQ(store_->List({})->looked_at, 512u);
   ListQuery query;
   EXPECT_EQ(List(query, &query.page_token), "...");
-  EXPECT_EQ(List(query, &query.page_token), "k04999=@5000");
+  EXPECT_EQ(List(query, &query.page_token), "k00999=@1000");
+}
+
+TEST_F(StoreTest, RefusesPrefixesAndPageTokensThatNoKeyCanHave) {
+  options_.key_bytes_max = 4;
+  ASSERT_EQ(Open(), "OK");
+  ListQuery query;
+  query.prefix = "1234";
+  EXPECT_EQ(List(query), "");
+  query.prefix = "12345";
+  EXPECT_EQ(List(query), "INVALID_ARGUMENT: the prefix has 5 bytes, no key has more than 4");
+  EXPECT_EQ(Changes(0, "12345"), "INVALID_ARGUMENT: the prefix has 5 bytes, no key has more than 4");
+  query.prefix = "";
+  query.page_token = std::string(1000, 'A');
+  EXPECT_EQ(Text(store_->Validate(query)), "INVALID_ARGUMENT: page token: not one that this service gave");
 }
 
 TEST_F(StoreTest, RefusesForeignPageTokens) {
@@ -335,14 +368,15 @@ TEST_F(StoreTest, PagesOfChangesJoin) {
   EXPECT_EQ(Changes(query, &query.after), "3:odd3=123456 after 3 of 5");
 }
 
-TEST_F(StoreTest, ChangesLooksAtAFewThousandOnly) {
+TEST_F(StoreTest, ChangesPassesOverAFewHundredOnly) {
   ASSERT_EQ(Open(), "OK");
   std::vector<Mutation> batch;
-  for (int i = 1; i <= 4097; ++i) batch.push_back({absl::StrCat("k", i), ""});
+  for (int i = 1; i <= 513; ++i) batch.push_back({absl::StrCat("k", i), ""});
   ASSERT_TRUE(store_->Apply(batch).ok());
-  EXPECT_EQ(Changes(0, "x"), "after 4096 of 4097");
-  EXPECT_EQ(Changes(4096, "x"), "after 4097 of 4097");
-  EXPECT_EQ(Changes(0, "k4097"), "after 4096 of 4097");
+  EXPECT_EQ(Changes(0, "x"), "after 512 of 513");
+  EXPECT_EQ(Changes(512, "x"), "after 513 of 513");
+  EXPECT_EQ(Changes(0, "k513"), "after 512 of 513");
+  EXPECT_EQ(store_->Changes({})->changes.size(), 513u) << "those that are given do not count";
 }
 
 TEST_F(StoreTest, ForgetsOldDeletionsAndSaysSo) {
