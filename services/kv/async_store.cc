@@ -86,13 +86,19 @@ class AsyncStore::ReadOf final : public Read {
   absl::StatusOr<Result> answer_;
 };
 
+// What one Apply asked for, and how far it has come.
 struct AsyncStore::Write {
   explicit Write(Caller& asker) : caller(&asker), promise(asker.store().loop()) {}
+  bool over() const { return !failure.ok() || made.size() == mutations.size(); }
+
   Caller* caller;  // null: it has gone
-  Promise<absl::StatusOr<std::vector<int64_t>>> promise;
-  std::vector<Mutation> mutations;
+  Promise<absl::StatusOr<std::vector<SharedChange>>> promise;
+  std::vector<Mutation> mutations;  // those that are made have been moved from
   size_t bytes = 0;
-  absl::StatusOr<std::vector<int64_t>> revisions;  // set by the worker
+  // Set by the worker: what came of the first mutations, and why it goes no further.
+  std::vector<SharedChange> made;
+  absl::Status failure;
+  size_t published = 0;  // of `made`
 };
 
 // What the worker does at once: reads, or one commit, or a checkpoint.
@@ -135,38 +141,42 @@ class AsyncStore::Turn final : public troupe::Work {
 
  private:
   void Commit() {
-    std::vector<Mutation> all;
-    for (const std::unique_ptr<Write>& write : writes) {
-      for (Mutation& mutation : write->mutations) all.push_back(std::move(mutation));
+    absl::Span<const std::unique_ptr<Write>> asked_for = writes;
+    absl::Status status = Make(asked_for);
+    if (absl::IsResourceExhausted(status) && asked_for.size() > 1) {
+      // What does not fit may be one caller's: the others shall not pay for it, and have their turn again.
+      asked_for = asked_for.first(1);
+      status = Make(asked_for);
     }
-    absl::StatusOr<std::vector<int64_t>> revisions = store_.Apply(all);
-    auto mutation = all.begin();
-    for (const std::unique_ptr<Write>& write : writes) {
-      for (Mutation& own : write->mutations) own = std::move(*mutation++);
+    if (status.ok()) return;
+    for (const std::unique_ptr<Write>& write : asked_for) write->failure = ForCaller(status);
+  }
+  // Commits as much of it as one commit takes.
+  absl::Status Make(absl::Span<const std::unique_ptr<Write>> asked_for) {
+    std::vector<Mutation> some;
+    for (const std::unique_ptr<Write>& write : asked_for) {
+      for (size_t i = write->made.size(); i < write->mutations.size(); ++i) {
+        if (some.size() < options_.commit.mutations_max) some.push_back(std::move(write->mutations[i]));
+      }
     }
-    if (absl::IsResourceExhausted(revisions.status()) && writes.size() > 1) {
-      // What does not fit may be one caller's: the others shall not pay for it.
-      for (const std::unique_ptr<Write>& write : writes) {
-        write->revisions = store_.Apply(write->mutations);
-        if (write->revisions.ok()) {
-          ++commits;
+    const absl::StatusOr<std::vector<int64_t>> revisions = store_.ApplyFirst(some, options_.commit);
+    const size_t made = revisions.ok() ? revisions->size() : 0;
+    if (made > 0) ++commits;
+    size_t next = 0;
+    for (const std::unique_ptr<Write>& write : asked_for) {
+      for (size_t i = write->made.size(); i < write->mutations.size() && next < some.size(); ++i, ++next) {
+        Mutation& mutation = some[next];
+        if (next >= made) {
+          write->mutations[i] = std::move(mutation);
+        } else if (const int64_t revision = (*revisions)[next]; revision == 0) {
+          write->made.push_back(nullptr);
         } else {
-          write->revisions = ForCaller(write->revisions.status());
+          write->made.push_back(
+              std::make_shared<const Change>(Change{revision, std::move(mutation.key), std::move(mutation.value)}));
         }
       }
-      return;
     }
-    if (!revisions.ok()) {
-      for (const std::unique_ptr<Write>& write : writes) write->revisions = ForCaller(revisions.status());
-      return;
-    }
-    ++commits;
-    auto revision = revisions->begin();
-    for (const std::unique_ptr<Write>& write : writes) {
-      const auto end = revision + static_cast<ptrdiff_t>(write->mutations.size());
-      write->revisions = std::vector<int64_t>(revision, end);
-      revision = end;
-    }
+    return revisions.status();
   }
 
   troupe::EventLoop& loop_;
@@ -180,7 +190,7 @@ AsyncStore::AsyncStore(troupe::EventLoop& loop, std::unique_ptr<Store> store, As
     : loop_(loop),
       options_(options),
       store_(std::move(store)),
-      feed_(loop, store_->revision()),
+      feed_(loop, store_->revision(), options.feed),
       anchor_(std::make_shared<Anchor>(Anchor{this})),
       anyone_(std::make_unique<Caller>(*this)),
       pool_(pool != nullptr ? std::move(pool) : loop.os().NewWorkerPool(1, "kv")) {}
@@ -190,7 +200,7 @@ AsyncStore::~AsyncStore() {
   if (turn_ != nullptr) {
     if (pool_->Cancel(*turn_)) {
       const absl::Status closed = absl::UnavailableError("the store is being closed");
-      for (const std::unique_ptr<Write>& write : turn_->writes) write->revisions = closed;
+      for (const std::unique_ptr<Write>& write : turn_->writes) write->failure = closed;
     } else {
       pool_->Wait(*turn_);
     }
@@ -276,7 +286,12 @@ void AsyncStore::Caller::Took(const Write& write) {
 
 template <class Result, class Query>
 Future<absl::StatusOr<Result>> AsyncStore::Caller::Ask(absl::StatusOr<Result> (*ask)(Store&, const Query&), Query query,
-                                                       bool scan) {
+                                                       absl::Status valid, bool scan) {
+  if (!valid.ok()) {
+    const Promise<absl::StatusOr<Result>> refused(store_.loop());
+    refused.SetValue(std::move(valid));
+    return refused.future();
+  }
   auto read = std::make_unique<ReadOf<Query, Result>>(*this, scan, ask, std::move(query));
   Future<absl::StatusOr<Result>> future = read->future();
   const size_t callers = store_.reading_callers_ + (reads_ == 0 ? 1 : 0);
@@ -294,35 +309,39 @@ Future<absl::StatusOr<Result>> AsyncStore::Caller::Ask(absl::StatusOr<Result> (*
 }
 
 Future<absl::StatusOr<Entry>> AsyncStore::Caller::Get(std::string key) {
+  absl::Status valid = store_.rules().ValidateKey(key);
   return Ask<Entry, std::string>([](Store& store, const std::string& k) { return store.Get(k); }, std::move(key),
-                                 false);
+                                 std::move(valid), false);
 }
 
 Future<absl::StatusOr<ListPage>> AsyncStore::Caller::List(ListQuery query) {
+  absl::Status valid = store_.rules().Validate(query);
   return Ask<ListPage, ListQuery>([](Store& store, const ListQuery& q) { return store.List(q); }, std::move(query),
-                                  true);
+                                  std::move(valid), true);
 }
 
 Future<absl::StatusOr<ChangesPage>> AsyncStore::Caller::Changes(ChangesQuery query) {
+  absl::Status valid = store_.rules().Validate(query);
   return Ask<ChangesPage, ChangesQuery>([](Store& store, const ChangesQuery& q) { return store.Changes(q); },
-                                        std::move(query), true);
+                                        std::move(query), std::move(valid), true);
 }
 
-Future<absl::StatusOr<std::vector<int64_t>>> AsyncStore::Caller::Apply(std::vector<Mutation> mutations) {
+Future<absl::StatusOr<std::vector<SharedChange>>> AsyncStore::Caller::Apply(std::vector<Mutation> mutations) {
   auto write = std::make_unique<Write>(*this);
-  Future<absl::StatusOr<std::vector<int64_t>>> future = write->promise.future();
+  Future<absl::StatusOr<std::vector<SharedChange>>> future = write->promise.future();
   absl::Status valid;
   for (const Mutation& mutation : mutations) {
-    if (valid.ok()) valid = store_.Validate(mutation);
+    if (valid.ok()) valid = store_.rules().Validate(mutation);
     write->bytes += mutation.key.size() + (mutation.value ? mutation.value->size() : 0);
   }
   const AsyncStoreOptions& options = store_.options_;
   const size_t callers = store_.writing_callers_ + (changes_ == 0 ? 1 : 0);
-  const bool full = store_.mutations_ + mutations.size() > options.mutations_max ||
-                    store_.mutation_bytes_ + write->bytes > options.mutation_bytes_max;
+  const size_t all = store_.mutations_ + mutations.size(), all_bytes = store_.mutation_bytes_ + write->bytes;
+  const bool full = all > options.mutations_max || all_bytes > options.mutation_bytes_max;
   const bool above_share = mutations_ + mutations.size() > options.mutations_max / callers ||
                            mutation_bytes_ + write->bytes > options.mutation_bytes_max / callers;
-  if (!valid.ok() || (full && above_share)) {
+  const bool overfull = all > 2 * options.mutations_max || all_bytes > 2 * options.mutation_bytes_max;
+  if (!valid.ok() || overfull || (full && above_share && changes_ > 0)) {
     write->promise.SetValue(valid.ok() ? store_.Refuse("changes") : std::move(valid));
     return future;
   }
@@ -344,7 +363,7 @@ Future<absl::StatusOr<ListPage>> AsyncStore::List(ListQuery query) { return anyo
 Future<absl::StatusOr<ChangesPage>> AsyncStore::Changes(ChangesQuery query) {
   return anyone_->Changes(std::move(query));
 }
-Future<absl::StatusOr<std::vector<int64_t>>> AsyncStore::Apply(std::vector<Mutation> mutations) {
+Future<absl::StatusOr<std::vector<SharedChange>>> AsyncStore::Apply(std::vector<Mutation> mutations) {
   return anyone_->Apply(std::move(mutations));
 }
 
@@ -392,23 +411,19 @@ void AsyncStore::FillReads(Turn& turn, troupe::IntrusiveList<Caller, Tag>& line)
 
 void AsyncStore::FillWrites(Turn& turn) {
   size_t mutations = 0, bytes = 0;
-  while (!writing_.empty()) {
-    Caller& caller = writing_.front();
-    Write& write = *caller.writes_.front();
-    const bool cancelled = write.promise.cancelled();
-    if (!cancelled) {
-      mutations += write.mutations.size();
-      bytes += write.bytes;
-      const bool fits = mutations <= options_.commit_mutations_max && bytes <= options_.commit_bytes_max;
-      if (!fits && !turn.writes.empty()) return;
-      turn.writes.push_back(std::move(caller.writes_.front()));
-    } else {
-      counters_.cancelled.Add();
-      caller.Took(write);
-    }
+  while (!writing_.empty() && mutations < options_.commit.mutations_max && bytes < options_.commit.bytes_max) {
+    Caller& caller = writing_.PopFront();
+    std::unique_ptr<Write> write = std::move(caller.writes_.front());
     caller.writes_.pop_front();
-    caller.Place<InWrites>().Unlink();
     caller.LineUp();
+    if (write->promise.cancelled()) {
+      counters_.cancelled.Add();
+      caller.Took(*write);
+    } else {
+      mutations += write->mutations.size() - write->made.size();
+      bytes += write->bytes;
+      turn.writes.push_back(std::move(write));
+    }
   }
 }
 
@@ -450,7 +465,7 @@ void AsyncStore::Begin(std::unique_ptr<Turn> turn) {
       read->Fail(no_thread.status());
       if (read->caller != nullptr) read->caller->Took(*read);
     }
-    for (const std::unique_ptr<Write>& write : failed->writes) write->revisions = no_thread.status();
+    for (const std::unique_ptr<Write>& write : failed->writes) write->failure = no_thread.status();
     failed->reads.clear();
     checkpoint_due_ = false;  // until the next commit asks for it
     Deliver(*failed);
@@ -497,18 +512,37 @@ void AsyncStore::Deliver(Turn& turn) {
 
   counters_.commits.Add(turn.commits);
   for (const std::unique_ptr<Write>& write : turn.writes) {
-    if (write->caller != nullptr) write->caller->Took(*write);
-    if (!write->revisions.ok()) continue;
-    counters_.mutations.Add(write->mutations.size());
-    for (size_t i = 0; i < write->mutations.size(); ++i) {
-      const int64_t revision = (*write->revisions)[i];
-      if (revision == 0) continue;
-      Mutation& mutation = write->mutations[i];
-      feed_.Publish({revision, std::move(mutation.key), std::move(mutation.value)});
+    for (; write->published < write->made.size(); ++write->published) {
+      counters_.mutations.Add();
+      if (const SharedChange& change = write->made[write->published]) feed_.Publish(change);
     }
   }
+  for (auto it = turn.writes.rbegin(); it != turn.writes.rend(); ++it) {
+    if (!(*it)->over()) PutBack(std::move(*it));
+  }
   for (const std::unique_ptr<Write>& write : turn.writes) {
-    write->promise.SetValueUnlessCancelled(std::move(write->revisions));
+    if (write == nullptr) continue;
+    if (write->caller != nullptr) write->caller->Took(*write);
+    if (write->failure.ok()) {
+      write->promise.SetValueUnlessCancelled(std::move(write->made));
+    } else {
+      write->promise.SetValueUnlessCancelled(write->failure);
+    }
+  }
+}
+
+// Of a commit that it did not fit into: it goes first next time. But who had a part of it goes last.
+void AsyncStore::PutBack(std::unique_ptr<Write> write) {
+  if (write->caller == nullptr)
+    return write->promise.SetValueUnlessCancelled(absl::UnavailableError("its caller has gone"));
+  Caller& caller = *write->caller;
+  const bool had_a_part = write->published > 0;
+  caller.writes_.push_front(std::move(write));
+  caller.Place<InWrites>().Unlink();
+  if (had_a_part) {
+    writing_.PushBack(caller);
+  } else {
+    writing_.PushFront(caller);
   }
 }
 

@@ -7,13 +7,15 @@
 //               one: a get waits for the one scan or commit that is under way, never for those behind it. Within a turn
 //               callers are served one by one, an answer each before anyone has a second: who asks for much waits for
 //               itself.
+//               A commit is bounded by what the disk has to move for it; who asks for more has several.
 // Order:        a caller's changes are made in the order of its calls. A read sees every change that was acknowledged
 //               before it was asked for; one that is not acknowledged yet, perhaps.
 // Cancellation: a future that is cancelled (or whose awaiting task is) before its turn takes nothing with it: what was
 //               to be changed is not. Later, the change is made and nobody is told. Nothing refers to the
 //               caller's frame.
 // Bounds:       what waits is bounded. When too much does, callers with more than an equal share are refused,
-//               RESOURCE_EXHAUSTED at once, and others are served; so it is never more than twice the bound.
+//               RESOURCE_EXHAUSTED at once, and others are served, who has nothing waiting in any case; so it is never
+//               more than twice the bound.
 // Threading:    the loop's.     Lifetime: ends before its loop is closed. What waits then is answered UNAVAILABLE.
 #ifndef TROUPE_SERVICES_KV_ASYNC_STORE_H_
 #define TROUPE_SERVICES_KV_ASYNC_STORE_H_
@@ -44,14 +46,14 @@ struct AsyncStoreOptions {
   size_t reads_max = 8192;
   size_t mutations_max = 64 * 1024;
   size_t mutation_bytes_max = 64 << 20;  // of keys and values
-  // What one commit takes, so that it does not keep reads waiting for long. What one Apply asked for stays together.
-  size_t commit_mutations_max = 1024;
-  size_t commit_bytes_max = 4 << 20;
+  // What one commit takes, so that it does not keep reads waiting for long.
+  TransactionLimits commit;
   // What one turn of reads takes, so that others do not wait for long, nor the answers hold more than this in memory. One
   // is taken in any case. Rows are keys that a scan has looked at.
   size_t turn_reads_max = 64;
   size_t turn_bytes_max = 1 << 20;
   size_t turn_rows_max = 1000;
+  FeedLimits feed;
 };
 
 class AsyncStore {
@@ -76,10 +78,10 @@ class AsyncStore {
   troupe::Future<absl::StatusOr<Entry>> Get(std::string key);
   troupe::Future<absl::StatusOr<ListPage>> List(ListQuery query);
   troupe::Future<absl::StatusOr<ChangesPage>> Changes(ChangesQuery query);
-  troupe::Future<absl::StatusOr<std::vector<int64_t>>> Apply(std::vector<Mutation> mutations);
+  troupe::Future<absl::StatusOr<std::vector<SharedChange>>> Apply(std::vector<Mutation> mutations);
 
-  // What Apply refuses at once for the mutation's own sake.
-  absl::Status Validate(const Mutation& mutation) const { return store_->Validate(mutation); }
+  // For what is refused at once for its own sake: the functions of the Store that any thread may call.
+  const Store& rules() const { return *store_; }
 
   // Every change, after it was committed and before it is acknowledged.
   ChangeFeed& feed() { return feed_; }
@@ -121,6 +123,7 @@ class AsyncStore {
   void Begin(std::unique_ptr<Turn> turn);
   void OnTurnDone();
   void Deliver(Turn& turn);
+  void PutBack(std::unique_ptr<Write> write);
 
   troupe::EventLoop& loop_;
   const AsyncStoreOptions options_;
@@ -172,9 +175,10 @@ class AsyncStore::Caller final : public troupe::ListNode<InGets>,
   troupe::Future<absl::StatusOr<Entry>> Get(std::string key);
   troupe::Future<absl::StatusOr<ListPage>> List(ListQuery query);
   troupe::Future<absl::StatusOr<ChangesPage>> Changes(ChangesQuery query);
-  // All of them or none, in one commit, perhaps with those of other callers, whose failures are their own.
-  troupe::Future<absl::StatusOr<std::vector<int64_t>>> Apply(std::vector<Mutation> mutations);
-  absl::Status Validate(const Mutation& mutation) const { return store_.Validate(mutation); }
+  // Makes them in order, in one commit or several, perhaps with those of other callers, whose failures are their own.
+  // Gives what was done, one for each, when all are on the disk: null for the deletion of a key that was not there. When
+  // it fails or is cancelled, those up to some point have been made and none after it.
+  troupe::Future<absl::StatusOr<std::vector<SharedChange>>> Apply(std::vector<Mutation> mutations);
 
   // For who cannot take answers at the moment: what it reads waits, unasked, until Resume(). Changes go on.
   void Pause();
@@ -187,7 +191,7 @@ class AsyncStore::Caller final : public troupe::ListNode<InGets>,
 
   template <class Result, class Query>
   troupe::Future<absl::StatusOr<Result>> Ask(absl::StatusOr<Result> (*ask)(Store&, const Query&), Query query,
-                                             bool scan);
+                                             absl::Status valid, bool scan);
   // Stands in the lines where it has something to be taken.
   void LineUp();
   template <class Tag>

@@ -31,7 +31,14 @@ using ::testing::HasSubstr;
 using troupe::Future;
 using troupe::Task;
 
-using Applied = absl::StatusOr<std::vector<int64_t>>;
+using Applied = absl::StatusOr<std::vector<SharedChange>>;
+
+// Of what was applied; 0 for what changed nothing.
+std::vector<int64_t> Revisions(const Future<Applied>& applied) {
+  std::vector<int64_t> revisions;
+  for (const SharedChange& change : *applied.result()) revisions.push_back(change != nullptr ? change->revision : 0);
+  return revisions;
+}
 
 class AsyncStoreTest : public ::testing::Test {
  protected:
@@ -82,7 +89,7 @@ TEST_F(AsyncStoreTest, AnswersWhatTheStoreAnswers) {
   Make();
   auto put = Put("a", "1");
   AllTurns();
-  EXPECT_THAT(*put.result(), ElementsAre(1));
+  EXPECT_THAT(Revisions(put), ElementsAre(1));
   auto get = store_->Get("a");
   auto none = store_->Get("b");
   auto list = store_->List({});
@@ -100,7 +107,7 @@ TEST_F(AsyncStoreTest, WhatIsAskedForTogetherIsCommittedTogether) {
   std::vector<Future<Applied>> puts;
   for (int i = 0; i < 100; ++i) puts.push_back(Put(absl::StrCat(i), ""));
   Turn();
-  for (int i = 0; i < 100; ++i) EXPECT_THAT(*puts[i].result(), ElementsAre(i + 1));
+  for (int i = 0; i < 100; ++i) EXPECT_THAT(Revisions(puts[i]), ElementsAre(i + 1));
   EXPECT_EQ(store_->counters().commits.value(), 1u);
   EXPECT_EQ(store_->counters().mutations.value(), 100u);
   EXPECT_FALSE(pool_->RunOne());
@@ -125,34 +132,97 @@ TEST_F(AsyncStoreTest, WhatComesDuringACommitIsGathered) {
   EXPECT_EQ(store_->counters().commits.value(), 2u);
 }
 
-TEST_F(AsyncStoreTest, CommitsAreBoundedAndKeepOneCallersMutationsTogether) {
+TEST_F(AsyncStoreTest, CommitsAreBoundedAndWhoAsksForMoreHasSeveral) {
   AsyncStoreOptions options;
-  options.commit_mutations_max = 4;
-  options.commit_bytes_max = 100;
+  options.commit.mutations_max = 4;
+  options.commit.bytes_max = 100;
   Make(options);
   const auto apply = [&](size_t count, size_t bytes) {
     return store_->Apply(std::vector<Mutation>(count, Mutation{"k", std::string(bytes - 1, 'v')}));
   };
-  auto three = apply(3, 1), two = apply(2, 1), five = apply(5, 1), large = apply(1, 99), small = apply(1, 2);
+  auto three = apply(3, 1), two = apply(2, 1), five = apply(5, 1), large = apply(1, 150), small = apply(1, 2);
   Turn();
-  EXPECT_EQ(Text(three), "OK");
+  EXPECT_THAT(Revisions(three), ElementsAre(1, 2, 3));
   EXPECT_EQ(Text(two), "pending");
+  EXPECT_EQ(store_->feed().revision(), 4) << "one of the two";
   Turn();
-  EXPECT_EQ(Text(two), "OK");
+  EXPECT_THAT(Revisions(two), ElementsAre(4, 5));
+  EXPECT_EQ(store_->feed().revision(), 8);
   EXPECT_EQ(Text(five), "pending");
   Turn();
-  EXPECT_THAT(*five.result(), ElementsAre(6, 7, 8, 9, 10));
+  EXPECT_THAT(Revisions(five), ElementsAre(6, 7, 8, 9, 10));
   EXPECT_EQ(Text(large), "pending");
   Turn();
-  EXPECT_EQ(Text(large), "OK");
+  EXPECT_EQ(Text(large), "OK") << "one in any case";
   EXPECT_EQ(Text(small), "pending");
   Turn();
   EXPECT_EQ(Text(small), "OK");
 }
 
+// What nobody could see in the size of the requests: a deletion of 20 bytes that frees 1 MiB.
+TEST_F(AsyncStoreTest, AGetWaitsForLittleOfTheDeletionOfMuch) {
+  MemoryDisk disk(1);
+  files_.options().path = "kv.db";
+  files_.options().vfs = disk.name();
+  Make();
+  constexpr int kValues = 16;
+  for (int i = 0; i < kValues; ++i) Put(absl::StrCat("D", i), std::string(1 << 20, 'D'));
+  AllTurns();
+  auto attacker = std::make_unique<AsyncStore::Caller>(*store_), honest = std::make_unique<AsyncStore::Caller>(*store_);
+  std::vector<Future<Applied>> changes;
+  for (int i = 0; i < kValues; ++i) {
+    std::vector<Mutation> one(1);
+    one[0].key = absl::StrCat("D", i);
+    if (i % 2 == 0) one[0].value = "";
+    changes.push_back(attacker->Apply(std::move(one)));
+  }
+  Settle();
+  while (!changes.back().done()) {
+    auto get = honest->Get("D0");
+    const int64_t before = disk.bytes_moved();
+    Turn();  // what was under way
+    EXPECT_EQ(Text(get), "pending");
+    EXPECT_LT(disk.bytes_moved() - before, 3 << 20);
+    Turn();
+    EXPECT_EQ(Text(get), "OK");
+  }
+  attacker.reset();
+  honest.reset();
+  store_.reset();  // before its disk
+}
+
+TEST_F(AsyncStoreTest, WhatFollowsInACancelledApplyIsNotMade) {
+  AsyncStoreOptions options;
+  options.commit.mutations_max = 2;
+  Make(options);
+  auto batch = store_->Apply(std::vector<Mutation>(5, Mutation{"k", "v"}));
+  Turn();
+  EXPECT_EQ(store_->feed().revision(), 2);
+  batch.Cancel();
+  AllTurns();
+  EXPECT_EQ(store_->feed().revision(), 4) << "what was under way is made";
+  EXPECT_EQ(store_->counters().cancelled.value(), 1u);
+}
+
+TEST_F(AsyncStoreTest, WhoHasHadAPartOfACommitGoesLastInTheNext) {
+  AsyncStoreOptions options;
+  options.commit.mutations_max = 4;
+  Make(options);
+  AsyncStore::Caller greedy(*store_), modest(*store_);
+  auto batch = greedy.Apply(std::vector<Mutation>(100, Mutation{"k", "v"}));
+  auto own = modest.Apply(std::vector<Mutation>(1, Mutation{"m", "v"}));
+  Turn();
+  EXPECT_EQ(Text(own), "pending");
+  Turn();
+  EXPECT_THAT(Revisions(own), ElementsAre(5));
+  EXPECT_EQ(Text(batch), "pending");
+  AllTurns();
+  EXPECT_EQ(Revisions(batch).back(), 101);
+}
+
 TEST_F(AsyncStoreTest, AReadWaitsForOneCommitOnly) {
   AsyncStoreOptions options;
-  options.commit_mutations_max = 1;
+  options.commit.mutations_max = 1;
   Make(options);
   std::vector<Future<Applied>> puts;
   for (int i = 0; i < 3; ++i) puts.push_back(Put("k", absl::StrCat(i)));
@@ -241,7 +311,7 @@ TEST_F(AsyncStoreTest, CallersAreServedOneByOne) {
 
 TEST_F(AsyncStoreTest, ChangesOfCallersTakeTurnsAndKeepTheirOwnOrder) {
   AsyncStoreOptions options;
-  options.commit_mutations_max = 2;
+  options.commit.mutations_max = 2;
   Make(options);
   AsyncStore::Caller greedy(*store_), modest(*store_);
   const auto put = [](AsyncStore::Caller& caller, std::string key) {
@@ -253,10 +323,10 @@ TEST_F(AsyncStoreTest, ChangesOfCallersTakeTurnsAndKeepTheirOwnOrder) {
   for (int i = 0; i < 10; ++i) puts.push_back(put(greedy, "g"));
   auto own = put(modest, "m");
   Turn();
-  EXPECT_THAT(*puts[0].result(), ElementsAre(1));
-  EXPECT_THAT(*own.result(), ElementsAre(2));
+  EXPECT_THAT(Revisions(puts[0]), ElementsAre(1));
+  EXPECT_THAT(Revisions(own), ElementsAre(2));
   AllTurns();
-  for (int i = 1; i < 10; ++i) EXPECT_THAT(*puts[i].result(), ElementsAre(i + 2));
+  for (int i = 1; i < 10; ++i) EXPECT_THAT(Revisions(puts[i]), ElementsAre(i + 2));
 }
 
 // What nine connections with a thousand cheap-to-ask scans did to everybody else.
@@ -394,7 +464,7 @@ TEST_F(AsyncStoreTest, ACallerMayGoAtAnyMoment) {
       SCOPED_TRACE(absl::StrCat(turns, " turns", under_way ? ", one under way" : ""));
       AsyncStoreOptions options;
       options.turn_reads_max = 1;
-      options.commit_mutations_max = 1;
+      options.commit.mutations_max = 1;
       options.reads_max = 8;
       options.mutations_max = 8;
       Make(options);
@@ -465,8 +535,8 @@ TEST_F(AsyncStoreTest, CancelledBeforeItsTurnChangesNothing) {
   EXPECT_TRUE(cancelled.Cancel());
   EXPECT_TRUE(get.Cancel());
   AllTurns();
-  EXPECT_THAT(*first.result(), ElementsAre(1));
-  EXPECT_THAT(*kept.result(), ElementsAre(2));
+  EXPECT_THAT(Revisions(first), ElementsAre(1));
+  EXPECT_THAT(Revisions(kept), ElementsAre(2));
   EXPECT_EQ(store_->counters().cancelled.value(), 2u);
   EXPECT_EQ(store_->counters().reads.value(), 0u);
 }
@@ -554,8 +624,48 @@ TEST_F(AsyncStoreTest, RefusesChangesBeyondTheBoundsAtOnce) {
   AllTurns();
   EXPECT_EQ(Text(large), "OK");
   EXPECT_EQ(Text(more), "OK");
-  EXPECT_EQ(Text(Put("x", std::string(100, 'v'))), "RESOURCE_EXHAUSTED: too many changes wait for the disk");
+  EXPECT_EQ(Text(Put("x", std::string(200, 'v'))), "RESOURCE_EXHAUSTED: too many changes wait for the disk");
+  auto alone = Put("x", std::string(150, 'v'));
+  AllTurns();
+  EXPECT_EQ(Text(alone), "OK") << "of a caller with nothing waiting";
   EXPECT_EQ(store_->counters().refused.value(), 4u);
+}
+
+// A hundred connections that put 700 KiB each made honest puts of 1 MiB, more than an equal share, be refused.
+TEST_F(AsyncStoreTest, WhoHasNothingWaitingIsServedWhileOthersFillEverything) {
+  AsyncStoreOptions options;
+  options.mutation_bytes_max = 64'000;
+  Make(options);
+  std::vector<std::unique_ptr<AsyncStore::Caller>> attackers;
+  const auto put = [](AsyncStore::Caller& caller, size_t bytes) {
+    return caller.Apply(std::vector<Mutation>(1, Mutation{"k", std::string(bytes, 'v')}));
+  };
+  std::vector<Future<Applied>> puts;
+  for (int i = 0; i < 120; ++i) {
+    attackers.push_back(std::make_unique<AsyncStore::Caller>(*store_));
+    for (int n = 0; n < 2; ++n) puts.push_back(put(*attackers.back(), 700));
+  }
+  EXPECT_GT(store_->counters().refused.value(), 70u) << "second puts of those who have one";
+  AsyncStore::Caller honest(*store_);
+  auto own = put(honest, 1000);
+  EXPECT_EQ(Text(own), "pending");
+  EXPECT_EQ(Text(put(honest, 1000)), "RESOURCE_EXHAUSTED: too many changes wait for the disk");
+  AllTurns();
+  EXPECT_EQ(Text(own), "OK");
+}
+
+TEST_F(AsyncStoreTest, NothingWaitsForTheDiskThatIsWrongInItself) {
+  Make();
+  const std::string long_key(1025, 'k');
+  ListQuery list;
+  list.prefix = long_key;
+  ChangesQuery changes;
+  changes.prefix = long_key;
+  EXPECT_THAT(Text(store_->Get(long_key)), HasSubstr("INVALID_ARGUMENT"));
+  EXPECT_THAT(Text(store_->List(list)), HasSubstr("INVALID_ARGUMENT"));
+  EXPECT_THAT(Text(store_->Changes(changes)), HasSubstr("INVALID_ARGUMENT"));
+  Settle();
+  EXPECT_EQ(pool_->size(), 0u);
 }
 
 TEST_F(AsyncStoreTest, BadChangesAreRefusedBeforeTheyJoinACommit) {
@@ -571,9 +681,9 @@ TEST_F(AsyncStoreTest, WhatDoesNotFitFailsAlone) {
   Make();
   auto a = Put("a", "1"), large = Put("b", std::string(300'000, 'v')), c = Put("c", "3");
   AllTurns();
-  EXPECT_THAT(*a.result(), ElementsAre(1));
+  EXPECT_THAT(Revisions(a), ElementsAre(1));
   EXPECT_EQ(Text(large), "RESOURCE_EXHAUSTED: database or disk is full");
-  EXPECT_THAT(*c.result(), ElementsAre(2));
+  EXPECT_THAT(Revisions(c), ElementsAre(2));
   EXPECT_EQ(store_->counters().commits.value(), 2u);
   EXPECT_EQ(store_->feed().revision(), 2);
 }
@@ -589,7 +699,7 @@ TEST_F(AsyncStoreTest, WithoutAThreadEverythingFailsAndLaterWorks) {
   pool_->set_no_threads(false);
   put = Put("a", "");
   AllTurns();
-  EXPECT_THAT(*put.result(), ElementsAre(1));
+  EXPECT_THAT(Revisions(put), ElementsAre(1));
 }
 
 TEST_F(AsyncStoreTest, CheckpointsHaveTurnsOfTheirOwnAfterTheAnswers) {
@@ -620,7 +730,7 @@ TEST_F(AsyncStoreTest, EndAnswersWhatWaitsAndWhatRan) {
   auto get = store_->Get("a");
   pool_->RunOne();  // committed; the word of it is on its way
   store_.reset();
-  EXPECT_THAT(*put.result(), ElementsAre(1));
+  EXPECT_THAT(Revisions(put), ElementsAre(1));
   EXPECT_EQ(Text(waits), "UNAVAILABLE: the store is being closed");
   EXPECT_EQ(Text(get), "UNAVAILABLE: the store is being closed");
   Settle();  // nothing comes of the word
@@ -698,7 +808,7 @@ TEST_F(ThreadedAsyncStoreTest, CallersMayBeCancelledAtAnyMoment) {
   auto last = Put("last", "");
   const Applied applied = loop_.RunUntilComplete(last);
   EXPECT_TRUE(applied.ok());
-  EXPECT_GE(applied->back(), acknowledged);
+  EXPECT_GE(applied->back()->revision, acknowledged);
 }
 
 TEST_F(ThreadedAsyncStoreTest, EndWaitsForTheTurnThatRuns) {
@@ -710,7 +820,7 @@ TEST_F(ThreadedAsyncStoreTest, EndWaitsForTheTurnThatRuns) {
     int64_t told = 0;
     for (const auto& put : puts) {
       ASSERT_TRUE(put.done());
-      if (put.result().ok()) told = put.result()->back();
+      if (put.result().ok()) told = put.result()->back()->revision;
     }
     auto store = files_.Open();
     if (told > 0) {

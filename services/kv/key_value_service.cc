@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "services/kv/change_feed.h"
 #include "services/kv/put_queue.h"
 #include "services/kv/watcher.h"
 #include "troupe/async/task_group.h"
@@ -38,21 +39,22 @@ void SetEvent(WatchEvent& event, const Change& change) {
 
 // Fills the queue with the puts of the stream, to its end or to the first that is wrong. What came before that is
 // committed all the same.
-Task<void> Collect(AsyncStore::Caller& store, Reader<PutRequest> puts, PutQueue& queue) {
+Task<void> Collect(AsyncStore& store, Reader<PutRequest> puts, PutQueue& queue) {
   PutRequest put;
   int64_t number = 0;
   absl::Status end;
   while (true) {
+    co_await queue.Room();
     const bool more = co_await puts.Read(put);
     if (!more) break;
     ++number;
     Mutation mutation{std::move(*put.mutable_key()), std::move(*put.mutable_value())};
-    const absl::Status valid = store.Validate(mutation);
+    const absl::Status valid = store.rules().Validate(mutation);
     if (!valid.ok()) {
       end = absl::InvalidArgumentError(absl::StrCat("put ", number, ": ", valid.message()));
       break;
     }
-    co_await queue.Add(std::move(mutation));
+    queue.Add(std::move(mutation));
   }
   queue.Finish(std::move(end));
 }
@@ -64,28 +66,27 @@ Task<absl::Status> CommitAll(AsyncStore::Caller& store, PutQueue& queue, LoadSum
     if (batch.empty()) co_return queue.end();
     int64_t bytes = 0;
     for (const Mutation& put : batch) bytes += static_cast<int64_t>(put.key.size() + put.value->size());
-    CO_ASSIGN_OR_RETURN(const std::vector<int64_t> revisions, co_await store.Apply(std::move(batch)));
-    summary.set_puts(summary.puts() + static_cast<int64_t>(revisions.size()));
+    CO_ASSIGN_OR_RETURN(const std::vector<SharedChange> changes, co_await store.Apply(std::move(batch)));
+    summary.set_puts(summary.puts() + static_cast<int64_t>(changes.size()));
     summary.set_bytes(summary.bytes() + bytes);
-    summary.set_revision(revisions.back());
+    summary.set_revision(changes.back()->revision);
   }
 }
 
 // Commits what the queue brings and answers each put.
 Task<absl::Status> CommitAndAnswer(AsyncStore::Caller& store, PutQueue& queue, Writer<WatchEvent> events) {
   WatchEvent event;
-  event.set_type(WatchEvent::TYPE_PUT);
   while (true) {
     std::vector<Mutation> batch = co_await queue.Take();
     if (batch.empty()) co_return queue.end();
-    std::vector<Mutation> puts = batch;
-    CO_ASSIGN_OR_RETURN(const std::vector<int64_t> revisions, co_await store.Apply(std::move(batch)));
-    for (size_t i = 0; i < puts.size(); ++i) {
-      event.set_key(std::move(puts[i].key));
-      event.set_value(std::move(*puts[i].value));
-      event.set_revision(revisions[i]);
+    CO_ASSIGN_OR_RETURN(std::vector<SharedChange> changes, co_await store.Apply(std::move(batch)));
+    for (SharedChange& change : changes) {
+      SetEvent(event, *change);
+      const size_t bytes = HeldBytes(change->key.size(), change->value->size());
+      change.reset();
       const bool more = co_await events.Write(event);
       if (!more) co_return absl::CancelledError("the call is over");
+      queue.Done(bytes);
     }
   }
 }
@@ -100,6 +101,7 @@ Task<absl::Status> TellAll(Watcher& watcher, Writer<WatchEvent> events) {
     }
     // While it waits for its reader a large value stands in the output, and only there.
     auto written = events.Write(event);
+    if (!written.await_ready()) watcher.Stalled();
     if (event.value().size() > kKeptValueBytes) event = WatchEvent();
     const bool more = co_await written;
     if (!more) co_return absl::CancelledError("the call is over");
@@ -115,21 +117,23 @@ Task<absl::Status> KeyValueService::Get(const GetRequest& request, GetResponse& 
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> KeyValueService::Put(const PutRequest& request, PutResponse& response, Call&) {
+Task<absl::Status> KeyValueService::Put(const PutRequest& request, PutResponse& response, Call& call) {
+  Budget::Lease held(puts_, &call.connection());
+  held.Set(HeldBytes(request.key().size(), request.value().size()));
   std::vector<Mutation> one(1);
   one[0].key = request.key();
   one[0].value = request.value();
-  CO_ASSIGN_OR_RETURN(const std::vector<int64_t> revisions, co_await caller_.Apply(std::move(one)));
-  response.set_revision(revisions[0]);
+  CO_ASSIGN_OR_RETURN(const std::vector<SharedChange> changes, co_await caller_.Apply(std::move(one)));
+  response.set_revision(changes[0]->revision);
   co_return absl::OkStatus();
 }
 
 Task<absl::Status> KeyValueService::Delete(const DeleteRequest& request, DeleteResponse& response, Call&) {
   std::vector<Mutation> one(1);
   one[0].key = request.key();
-  CO_ASSIGN_OR_RETURN(const std::vector<int64_t> revisions, co_await caller_.Apply(std::move(one)));
-  response.set_found(revisions[0] != 0);
-  response.set_revision(revisions[0]);
+  CO_ASSIGN_OR_RETURN(const std::vector<SharedChange> changes, co_await caller_.Apply(std::move(one)));
+  response.set_found(changes[0] != nullptr);
+  response.set_revision(changes[0] != nullptr ? changes[0]->revision : 0);
   co_return absl::OkStatus();
 }
 
@@ -152,25 +156,26 @@ Task<absl::Status> KeyValueService::List(const ListRequest& request, ListRespons
 }
 
 Task<absl::Status> KeyValueService::Watch(const WatchRequest& request, Writer<WatchEvent> events, Call& call) {
+  CO_RETURN_IF_ERROR(caller_.store().rules().ValidatePrefix(request.prefix()));
   const int64_t after = request.has_after_revision() ? request.after_revision() : caller_.store().feed().revision();
-  Watcher watcher(caller_, request.prefix(), after);
+  Watcher watcher(caller_, told_, request.prefix(), after);
   // A watch never ends by itself. Cut short anywhere it loses nothing: the client goes on after the last event it got.
   Task<absl::Status> tell = TellAll(watcher, events);
   co_return co_await troupe::UntilDraining(call, std::move(tell));
 }
 
-Task<absl::Status> KeyValueService::Load(Reader<PutRequest> puts, LoadSummary& summary, Call&) {
-  PutQueue queue;
+Task<absl::Status> KeyValueService::Load(Reader<PutRequest> puts, LoadSummary& summary, Call& call) {
+  PutQueue queue(puts_, call.connection());
   troupe::TaskGroup group;
-  group.Spawn(Collect(caller_, puts, queue), "collect");
+  group.Spawn(Collect(caller_.store(), puts, queue), "collect");
   group.Spawn(CommitAll(caller_, queue, summary), "commit");
   co_return co_await group.Join();
 }
 
-Task<absl::Status> KeyValueService::Mirror(Reader<PutRequest> puts, Writer<WatchEvent> events, Call&) {
-  PutQueue queue;
+Task<absl::Status> KeyValueService::Mirror(Reader<PutRequest> puts, Writer<WatchEvent> events, Call& call) {
+  PutQueue queue(puts_, call.connection());
   troupe::TaskGroup group;
-  group.Spawn(Collect(caller_, puts, queue), "collect");
+  group.Spawn(Collect(caller_.store(), puts, queue), "collect");
   group.Spawn(CommitAndAnswer(caller_, queue, events), "commit");
   co_return co_await group.Join();
 }

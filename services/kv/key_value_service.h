@@ -7,9 +7,12 @@
 #ifndef TROUPE_SERVICES_KV_KEY_VALUE_SERVICE_H_
 #define TROUPE_SERVICES_KV_KEY_VALUE_SERVICE_H_
 
+#include <cstddef>
+
 #include "absl/status/status.h"
 #include "kv/v1/kv.troupe.h"
 #include "services/kv/async_store.h"
+#include "services/kv/budget.h"
 #include "troupe/async/task.h"
 #include "troupe/rpc/call.h"
 #include "troupe/rpc/stream.h"
@@ -18,6 +21,12 @@ namespace kv::v1 {
 
 class KeyValueService final : public KeyValueActor {
  public:
+  // What one connection may make us hold: of puts that wait for the disk, or for their answers to be read; and of changes
+  // that are being told. So who does not read the answers of one stream may hold up the others of its connection, until
+  // the session ends the one that nobody reads.
+  static constexpr size_t kPutBytesMax = 2 << 20;
+  static constexpr size_t kToldBytesMax = 1 << 20;
+
   explicit KeyValueService(AsyncStore& store) : caller_(store) {}
 
   // Who does not read its answers has no more made for it.
@@ -37,6 +46,8 @@ class KeyValueService final : public KeyValueActor {
 
  private:
   AsyncStore::Caller caller_;
+  Budget puts_{kPutBytesMax};
+  Budget told_{kToldBytesMax};
 };
 
 }  // namespace kv::v1

@@ -417,6 +417,114 @@ TEST_F(KeyValueServiceTest, MirrorStopsReadingFromAClientThatDoesNotReadItsAnswe
   EXPECT_TRUE(writing.done());
 }
 
+// ---- who brings more than the disk takes, and reads nothing
+
+Task<void> WriteAll(troupe::ClientWriter<PutRequest, LoadSummary>& load, const PutRequest& put, int count,
+                    int* written) {
+  for (int i = 0; i < count; ++i) {
+    const bool more = co_await load.Write(put);
+    if (!more) co_return;
+    ++*written;
+  }
+}
+
+Task<absl::StatusOr<LoadSummary>> Finish(troupe::ClientWriter<PutRequest, LoadSummary>& load) {
+  co_return co_await load.Finish();
+}
+
+Task<void> ReadSome(troupe::ClientReaderWriter<PutRequest, WatchEvent>& mirror, int count, int* read) {
+  WatchEvent event;
+  for (int i = 0; i < count; ++i) {
+    const bool more = co_await mirror.Read(event);
+    if (!more) co_return;
+    ++*read;
+  }
+}
+
+// A thousand streams of one connection held 1 MiB each, and as much again while it was on its way to the disk.
+TEST_F(KeyValueServiceTest, LoadsOfOneConnectionTogetherHoldNoMoreThanItMay) {
+  Make(true);
+  constexpr int kLoads = 100, kPuts = 20;
+  const PutRequest put = MakePut("k", std::string(50'000, 'v'));
+  std::vector<troupe::ClientWriter<PutRequest, LoadSummary>> loads;
+  std::vector<troupe::TaskHandle<void>> writing;
+  int written = 0;
+  auto kv = stub();
+  for (int i = 0; i < kLoads; ++i) loads.push_back(kv.Load());
+  for (auto& load : loads) writing.push_back(server_.loop().CreateTask(WriteAll(load, put, kPuts, &written)));
+  Settle();
+  EXPECT_LT(server_.server().held_bytes(), 16 << 20) << "2 MiB, and what each of them had credit for before";
+  EXPECT_GT(server_.server().held_bytes(), 2 << 20);
+  EXPECT_GT(server_.server().counters().credit_pauses.value(), 0u);
+  EXPECT_LT(written, 400) << "of 2,000, those in the client's own hands included";
+  while (written < kLoads * kPuts) {
+    server_.RunUntilIdle();
+    ASSERT_TRUE(pool_->RunOne()) << "all wait for each other";
+  }
+  for (auto& load : loads) {
+    const auto summary = server_.loop().CreateTask(Finish(load));
+    do {
+      server_.RunUntilIdle();
+    } while (pool_->RunOne());
+    ASSERT_TRUE(summary.done());
+    ASSERT_OK(summary.result());
+    EXPECT_EQ(summary.result()->puts(), kPuts);
+  }
+  EXPECT_EQ(server_.server().memory().held(), server_.server().held_bytes());
+  EXPECT_LT(server_.server().held_bytes(), 1000);
+}
+
+TEST_F(KeyValueServiceTest, MirrorsWhoseAnswersNobodyReadsTogetherHoldNoMoreThanAConnectionMay) {
+  const PutRequest put = MakePut("k", std::string(50'000, 'v'));
+  std::vector<troupe::ClientReaderWriter<PutRequest, WatchEvent>> mirrors;
+  std::vector<troupe::TaskHandle<void>> writing;
+  int written = 0;
+  auto kv = stub();
+  for (int i = 0; i < 100; ++i) mirrors.push_back(kv.Mirror());
+  for (auto& mirror : mirrors) writing.push_back(server_.loop().CreateTask(WriteAll(mirror, put, &written)));
+  Settle();
+  const int stopped_at = written;
+  EXPECT_LT(written, 500) << "25 MB";
+  EXPECT_LT(server_.server().held_bytes(), 20 << 20);
+  Settle();
+  EXPECT_EQ(written, stopped_at);
+  // Who reads goes on.
+  int read = 0;
+  std::vector<troupe::TaskHandle<void>> reading;
+  for (auto& mirror : mirrors) reading.push_back(server_.loop().CreateTask(ReadSome(mirror, 10, &read)));
+  for (const auto& task : reading) server_.loop().RunUntilComplete(troupe::Future<void>(task));
+  EXPECT_EQ(read, 1000);
+  EXPECT_GT(written, stopped_at);
+  for (auto& mirror : mirrors) mirror.Cancel();
+  Settle();
+  for (const auto& task : writing) EXPECT_TRUE(task.done());
+  EXPECT_LT(server_.server().held_bytes(), 1000);
+}
+
+// Each took a change of 1 MiB to write it to a client that does not read.
+TEST_F(KeyValueServiceTest, WatchesOfOneConnectionTakeTurnsWithALargeChange) {
+  std::vector<troupe::ClientReader<WatchEvent>> watches;
+  auto kv = stub();
+  for (int i = 0; i < 100; ++i) watches.push_back(kv.Watch(MakeWatch("w")));
+  Settle();
+  std::vector<Mutation> large(1);
+  large[0] = {"w", std::string(1 << 20, 'W')};
+  PutOnDisk(std::move(large));
+  Settle();
+  EXPECT_LT(server_.server().held_bytes(), 4 << 20);
+  EXPECT_LE(store_->feed().held_bytes(), (1u << 20) + 1);
+  for (auto& watch : watches) EXPECT_EQ(NextEvent(watch).substr(0, 4), "1:w=");
+}
+
+TEST_F(KeyValueServiceTest, APrefixThatNoKeyCanHaveIsRefusedBeforeItIsKept) {
+  const std::string prefix(1 << 20, 'p');
+  ListRequest list;
+  list.set_prefix(prefix);
+  EXPECT_THAT(Run(stub().List(list)), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("prefix")));
+  auto watch = stub().Watch(MakeWatch(prefix));
+  EXPECT_THAT(Run([&] { return watch.Finish(); }), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("prefix")));
+}
+
 // ---- failures of the disk
 
 TEST_F(KeyValueServiceTest, AFullDiskFailsWritesButNotReads) {

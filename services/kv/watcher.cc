@@ -6,53 +6,68 @@
 namespace kv {
 namespace {
 
-// What a watch that lags behind reads at once: it holds that for as long as its client does not read, and a client may
-// have a thousand of them.
+// What a watch that lags reads ahead.
 constexpr size_t kPageBytes = 64 << 10;
+
+size_t BytesOf(const Change& change) { return change.key.size() + (change.value ? change.value->size() : 0); }
 
 }  // namespace
 
-Watcher::Watcher(AsyncStore::Caller& caller, std::string prefix, FeedLimits limits)
-    : caller_(caller), prefix_(prefix), subscription_(caller.store().feed(), std::move(prefix), limits), live_(true) {}
-
-Watcher::Watcher(AsyncStore::Caller& caller, std::string prefix, int64_t after, FeedLimits limits)
-    : Watcher(caller, std::move(prefix), limits) {
-  page_.after = after;
-  live_ = after == caller.store().feed().revision();
-  if (!live_) subscription_.Pause();
-}
+Watcher::Watcher(AsyncStore::Caller& caller, Budget& budget, std::string prefix, int64_t after)
+    : caller_(caller),
+      budget_(budget),
+      subscription_(caller.store().feed(), std::move(prefix), after),
+      held_page_(budget),
+      held_(budget) {}
 
 troupe::Task<absl::StatusOr<SharedChange>> Watcher::Next() {
+  held_.Set(0);
   while (true) {
-    if (live_) {
-      if (SharedChange change = subscription_.Take()) co_return change;
-      if (!subscription_.lagging()) {
-        co_await subscription_.Changed();
-        continue;
-      }
-      page_.after = subscription_.after();
-      live_ = false;
-    }
     if (taken_ < page_.changes.size()) {
-      co_return std::make_shared<const Change>(std::move(page_.changes[taken_++]));
+      Change& change = page_.changes[taken_++];
+      // Before the last of them it is not known whether the feed has what follows.
+      subscription_.SkipTo(taken_ < page_.changes.size() ? change.revision : page_.after);
+      held_page_.Set(held_page_.bytes() - BytesOf(change));
+      co_return Given(std::make_shared<const Change>(std::move(change)));
     }
-    // Turns of the store are told in their order: when nothing was published that the page has not seen, what will be
-    // published from now on is all that is missing.
-    if (page_.after == caller_.store().feed().revision()) {
-      page_.changes.clear();
-      subscription_.Resume();
-      live_ = true;
-      continue;
+    page_ = ChangesPage();
+    taken_ = 0;
+    held_page_.Set(0);
+    if (subscription_.live()) {
+      co_await subscription_.Changed();
     }
+    if (!budget_.has_room()) {
+      co_await budget_.Room();
+    }
+    if (SharedChange change = subscription_.Take()) co_return Given(std::move(change));
+    if (!subscription_.lagging()) continue;
+
+    const StoreOptions& options = caller_.store().rules().options();
+    held_page_.Set(options.key_bytes_max + options.value_bytes_max);  // a page has one change in any case
     ChangesQuery query;
-    query.after = page_.after;
-    query.prefix = prefix_;
+    query.after = subscription_.after();
+    query.prefix = subscription_.prefix();
     query.bytes_max = kPageBytes;
     absl::StatusOr<ChangesPage> page = co_await caller_.Changes(std::move(query));
     if (!page.ok()) co_return std::move(page).status();
     page_ = *std::move(page);
-    taken_ = 0;
+    size_t bytes = 0;
+    for (const Change& change : page_.changes) bytes += BytesOf(change);
+    held_page_.Set(bytes);
+    if (page_.changes.empty()) subscription_.SkipTo(page_.after);
   }
+}
+
+SharedChange Watcher::Given(SharedChange change) {
+  held_.Set(BytesOf(*change));
+  return change;
+}
+
+void Watcher::Stalled() {
+  if (!budget_.scarce()) return;
+  page_ = ChangesPage();
+  taken_ = 0;
+  held_page_.Set(0);
 }
 
 }  // namespace kv

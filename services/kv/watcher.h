@@ -2,9 +2,10 @@
 //
 // It gives for each key every change in order of revisions, or at least the latest: while it lags behind what is being
 // committed (it began at an old revision, or its reader is slow), a change that a later one of the same key has made
-// obsolete may be left out. It holds a bounded buffer, whatever the speeds, and never slows down a commit.
+// obsolete may be left out. Whatever the speeds, all watchers of a budget together hold no more than that, and never slow
+// down a commit: a watcher waits for room before it takes a change, and while it waits holds nothing.
 //
-// Threading: one loop.     Lifetime: the caller outlives it.
+// Threading: one loop.     Lifetime: the caller and the budget outlive it.
 #ifndef TROUPE_SERVICES_KV_WATCHER_H_
 #define TROUPE_SERVICES_KV_WATCHER_H_
 
@@ -14,6 +15,7 @@
 
 #include "absl/status/statusor.h"
 #include "services/kv/async_store.h"
+#include "services/kv/budget.h"
 #include "services/kv/change_feed.h"
 #include "services/kv/store.h"
 #include "troupe/async/task.h"
@@ -22,23 +24,27 @@ namespace kv {
 
 class Watcher {
  public:
-  // From now on.
-  Watcher(AsyncStore::Caller& caller, std::string prefix, FeedLimits limits = {});
   // From the first change after the revision `after` on.
-  Watcher(AsyncStore::Caller& caller, std::string prefix, int64_t after, FeedLimits limits = {});
+  Watcher(AsyncStore::Caller& caller, Budget& budget, std::string prefix, int64_t after);
 
-  // The next change; waits until there is one. Errors as Store::Changes has them; then it is over.
+  // The next change; waits until there is one. It is held in the budget until Next is called again. Errors as
+  // Store::Changes has them; then it is over.
   // OUT_OF_RANGE: deletions may have been missed: read everything, then watch from the revision of that reading.
   troupe::Task<absl::StatusOr<SharedChange>> Next();
+  // Who reads from it has to wait: what was read ahead goes where others need the room, and is read again.
+  void Stalled();
 
  private:
+  SharedChange Given(SharedChange change);
+
   AsyncStore::Caller& caller_;
-  const std::string prefix_;
+  Budget& budget_;
   ChangeFeed::Subscription subscription_;
-  bool live_;
-  // While not live: what was read from the store, and from where it goes on.
+  // While it lags: what was read from the store.
   ChangesPage page_;
   size_t taken_ = 0;  // of page_.changes
+  Budget::Lease held_page_;
+  Budget::Lease held_;  // what was given last
 };
 
 }  // namespace kv

@@ -13,6 +13,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/kv/async_store.h"
+#include "services/kv/budget.h"
 #include "services/kv/change_feed.h"
 #include "services/kv/manual_pool.h"
 #include "services/kv/temporary_store.h"
@@ -30,6 +31,8 @@ using troupe::Task;
 std::string ToString(const Change& change) {
   return absl::StrCat(change.revision, ":", change.key, change.value ? "=" + *change.value : "-");
 }
+
+SharedChange Shared(Change change) { return std::make_shared<const Change>(std::move(change)); }
 
 // Appends what the watcher gives to *seen, and at the end its error.
 Task<void> Follow(Watcher& watcher, std::vector<std::string>* seen) {
@@ -52,10 +55,13 @@ class WatcherTest : public ::testing::Test {
     store_.reset();
     loop_.Close();
   }
-  void Open() {
+  void Open(FeedLimits limits = {}) {
+    store_.reset();
+    AsyncStoreOptions options;
+    options.feed = limits;
     auto pool = std::make_unique<ManualPool>();
     pool_ = pool.get();
-    store_ = std::make_unique<AsyncStore>(loop_, files_.Open(), AsyncStoreOptions(), std::move(pool));
+    store_ = std::make_unique<AsyncStore>(loop_, files_.Open(), options, std::move(pool));
   }
   void Settle() {
     do loop_.RunOnceWithoutWaiting();
@@ -72,6 +78,10 @@ class WatcherTest : public ::testing::Test {
     AllTurns();
     ASSERT_TRUE(applied.done() && applied.result().ok());
   }
+  Watcher WatchFrom(int64_t after, const std::string& prefix = "") {
+    return Watcher(store_->anyone(), budget_, prefix, after);
+  }
+  Watcher WatchFromNow(const std::string& prefix = "") { return WatchFrom(store_->feed().revision(), prefix); }
   // Starts to follow in the background.
   std::vector<std::string>& Start(Watcher& watcher) {
     seen_.push_back(std::make_unique<std::vector<std::string>>());
@@ -96,6 +106,7 @@ class WatcherTest : public ::testing::Test {
   TemporaryStore files_;
   ManualPool* pool_ = nullptr;
   std::unique_ptr<AsyncStore> store_;
+  Budget budget_{2 << 20};
   std::vector<std::unique_ptr<std::vector<std::string>>> seen_;
   std::vector<troupe::TaskHandle<void>> tasks_;
 };
@@ -104,7 +115,7 @@ using ::testing::ElementsAre;
 
 TEST_F(WatcherTest, SeesEveryChangeFromNowOnInOrder) {
   Put("before", "");
-  Watcher watcher(store_->anyone(), "");
+  Watcher watcher = WatchFromNow();
   const auto& seen = Start(watcher);
   Put("a", "1");
   Apply({{"a", "2"}, {"b", "3"}, {"none", std::nullopt}, {"a", std::nullopt}});
@@ -112,14 +123,14 @@ TEST_F(WatcherTest, SeesEveryChangeFromNowOnInOrder) {
 }
 
 TEST_F(WatcherTest, SeesOnlyItsPrefix) {
-  Watcher watcher(store_->anyone(), "ab");
+  Watcher watcher = WatchFromNow("ab");
   const auto& seen = Start(watcher);
   for (const char* key : {"a", "ab", "abc", "b", "aab"}) Put(key, "");
   EXPECT_THAT(seen, ElementsAre("2:ab=", "3:abc="));
 }
 
 TEST_F(WatcherTest, ChangesAreSeenBeforeTheyAreAcknowledged) {
-  Watcher watcher(store_->anyone(), "");
+  Watcher watcher = WatchFromNow();
   const auto& seen = Start(watcher);
   auto put = store_->Apply({Mutation{"a", "1"}});
   size_t seen_when_acknowledged = 99;
@@ -133,8 +144,7 @@ TEST_F(WatcherTest, GoesOnFromARevision) {
   Put("b", "2");
   Put("a", "3");
   Delete("b");
-  Watcher from_zero(store_->anyone(), "", 0), from_one(store_->anyone(), "", 1), from_three(store_->anyone(), "", 3),
-      from_now(store_->anyone(), "", 4);
+  Watcher from_zero = WatchFrom(0), from_one = WatchFrom(1), from_three = WatchFrom(3), from_now = WatchFrom(4);
   const auto &zero = Start(from_zero), &one = Start(from_one), &three = Start(from_three), &now = Start(from_now);
   Put("c", "5");
   EXPECT_THAT(zero, ElementsAre("3:a=3", "4:b-", "5:c=5"));
@@ -147,7 +157,7 @@ TEST_F(WatcherTest, NeitherMissesNorRepeatsWhatIsCommittedWhileItCatchesUp) {
   std::vector<Mutation> batch;
   for (int i = 1; i <= 3000; ++i) batch.push_back({absl::StrCat("k", i), ""});
   Apply(std::move(batch));
-  Watcher watcher(store_->anyone(), "", 0);
+  Watcher watcher = WatchFrom(0);
   std::vector<std::string> seen;
   tasks_.push_back(loop_.CreateTask(Follow(watcher, &seen)));
   std::vector<std::string> expected;
@@ -166,7 +176,7 @@ TEST_F(WatcherTest, HoldsLittleOfWhatItIsBehind) {
   std::vector<Mutation> batch;
   for (int i = 0; i < 100; ++i) batch.push_back({absl::StrCat("k", i), std::string(10 << 10, 'v')});
   Apply(std::move(batch));
-  Watcher watcher(store_->anyone(), "", 0);
+  Watcher watcher = WatchFrom(0);
   std::vector<std::string> seen;
   tasks_.push_back(loop_.CreateTask(Follow(watcher, &seen)));
   size_t most = 0;
@@ -182,7 +192,8 @@ TEST_F(WatcherTest, HoldsLittleOfWhatItIsBehind) {
 TEST_F(WatcherTest, ASlowReaderMissesOnlyWhatIsObsolete) {
   FeedLimits limits;
   limits.changes_max = 3;
-  Watcher watcher(store_->anyone(), "", limits);
+  Open(limits);
+  Watcher watcher = WatchFromNow();
   for (int i = 1; i <= 3; ++i) Put("a", absl::StrCat(i));
   EXPECT_EQ(Next(watcher), "1:a=1");
   Put("a", "4");
@@ -204,7 +215,8 @@ TEST_F(WatcherTest, ASlowReaderMissesOnlyWhatIsObsolete) {
 TEST_F(WatcherTest, BufferIsBoundedInBytesButHoldsOneChange) {
   FeedLimits limits;
   limits.bytes_max = 100;
-  Watcher watcher(store_->anyone(), "", limits);
+  Open(limits);
+  Watcher watcher = WatchFromNow();
   Put("a", std::string(500, 'v'));
   EXPECT_EQ(store_->feed().overflows().value(), 0u);
   Put("b", "");
@@ -220,9 +232,9 @@ TEST_F(WatcherTest, SaysWhenDeletionsMayHaveBeenMissed) {
   Put("a", "");
   Delete("a");
   Apply(std::vector<Mutation>(1100, Mutation{"x", ""}));
-  Watcher watcher(store_->anyone(), "", 1);
+  Watcher watcher = WatchFrom(1);
   EXPECT_THAT(Next(watcher), HasSubstr("OUT_OF_RANGE: what was deleted since revision 1 is no longer known"));
-  Watcher future(store_->anyone(), "", 5000);
+  Watcher future = WatchFrom(5000);
   EXPECT_THAT(Next(future), HasSubstr("OUT_OF_RANGE: revision 5000 lies in the future"));
 }
 
@@ -231,10 +243,10 @@ TEST_F(WatcherTest, SaysWhenDeletionsMayHaveBeenMissed) {
 TEST_F(WatcherTest, AnOverflowAfterALongSilenceIsNoGap) {
   store_.reset();
   files_.options().deletions_kept_max = 10;
-  Open();
   FeedLimits limits;
   limits.changes_max = 2;
-  Watcher watcher(store_->anyone(), "a", limits);
+  Open(limits);
+  Watcher watcher = WatchFromNow("a");
   Put("a", "1");
   EXPECT_EQ(Next(watcher), "1:a=1");
   Apply(std::vector<Mutation>(1100, Mutation{"x", ""}));
@@ -247,12 +259,12 @@ TEST_F(WatcherTest, AnOverflowAfterALongSilenceIsNoGap) {
 }
 
 TEST_F(WatcherTest, IsCancelledWhileItWaitsAndWhileItReads) {
-  Watcher live(store_->anyone(), "");
+  Watcher live = WatchFromNow();
   EXPECT_EQ(Next(live), "nothing");
   EXPECT_EQ(Next(live), "nothing") << "waiting again after a cancelled wait";
   Put("a", "1");
   EXPECT_EQ(Next(live), "1:a=1");
-  Watcher behind(store_->anyone(), "", 0);
+  Watcher behind = WatchFrom(0);
   auto task = loop_.CreateTask(behind.Next());
   Settle();
   ASSERT_EQ(pool_->size(), 1u);
@@ -264,19 +276,119 @@ TEST_F(WatcherTest, IsCancelledWhileItWaitsAndWhileItReads) {
 
 TEST_F(WatcherTest, PublishingOutOfOrderIsRefused) {
   ChangeFeed feed(loop_, 5);
-  EXPECT_THROW(feed.Publish({5, "a", "1"}), troupe::InvalidState);
-  feed.Publish({7, "a", "1"});
+  EXPECT_THROW(feed.Publish(Shared({5, "a", "1"})), troupe::InvalidState);
+  feed.Publish(Shared({7, "a", "1"}));
   EXPECT_EQ(feed.revision(), 7);
 }
 
 TEST_F(WatcherTest, OneWaiterAtATime) {
   ChangeFeed feed(loop_, 0);
-  ChangeFeed::Subscription subscription(feed, "");
+  ChangeFeed::Subscription subscription(feed, "", 0);
   auto changed = subscription.Changed();
   EXPECT_THROW(subscription.Changed(), troupe::InvalidState);
-  feed.Publish({1, "a", "1"});
+  feed.Publish(Shared({1, "a", "1"}));
   EXPECT_TRUE(changed.done());
   EXPECT_TRUE(subscription.Changed().done()) << "there is something to take";
+}
+
+TEST_F(WatcherTest, TheLogIsKeptForThoseWhoAreBehind) {
+  ChangeFeed feed(loop_, 0);
+  feed.Publish(Shared({1, "a", "1"}));
+  EXPECT_EQ(feed.held_bytes(), 0u) << "nobody subscribes";
+  ChangeFeed::Subscription a(feed, "a", 1), b(feed, "b", 1);
+  feed.Publish(Shared({2, "a", "1"}));
+  feed.Publish(Shared({3, "b", "1"}));
+  feed.Publish(Shared({4, "c", "1"}));
+  EXPECT_EQ(feed.held_bytes(), 6u);
+  EXPECT_EQ(a.Take()->revision, 2);
+  EXPECT_EQ(a.Take(), nullptr);
+  {
+    ChangeFeed::Subscription late(feed, "", 2);
+    EXPECT_EQ(late.Take()->revision, 3);
+    EXPECT_EQ(b.Take()->revision, 3);
+    EXPECT_EQ(b.Take(), nullptr);
+    EXPECT_EQ(feed.held_bytes(), 6u);
+  }
+  EXPECT_EQ(feed.held_bytes(), 0u);
+  EXPECT_EQ(a.after(), 4);
+  EXPECT_TRUE(ChangeFeed::Subscription(feed, "", 3).lagging());
+}
+
+// A thousand watches that lagged held a page each.
+TEST_F(WatcherTest, WatchersOfOneBudgetHoldNoMoreThanThatOfWhatTheyAreBehind) {
+  std::vector<Mutation> batch;
+  for (int i = 0; i < 10; ++i) batch.push_back({absl::StrCat("k", i), std::string(100'000, 'v')});
+  Apply(std::move(batch));
+  std::vector<std::unique_ptr<Watcher>> watchers;
+  std::vector<troupe::TaskHandle<absl::StatusOr<SharedChange>>> nexts;
+  for (int i = 0; i < 200; ++i) {
+    watchers.push_back(std::make_unique<Watcher>(store_->anyone(), budget_, "k", 0));
+    nexts.push_back(loop_.CreateTask(watchers.back()->Next()));
+  }
+  size_t most = 0;
+  const auto turns = [&] {
+    do {
+      Settle();
+      most = std::max(most, budget_.held());
+    } while (pool_->RunOne());
+  };
+  turns();
+  size_t given = 0;
+  for (const auto& next : nexts) given += next.done() ? 1 : 0;
+  EXPECT_GT(given, 5u);
+  EXPECT_LT(given, 25u);
+  EXPECT_LT(most, size_t{4} << 20);
+  // Who goes on makes room for the others.
+  for (size_t i = 0; i < nexts.size(); ++i) {
+    turns();
+    ASSERT_TRUE(nexts[i].done()) << i;
+    watchers[i].reset();
+  }
+  EXPECT_EQ(budget_.held(), 0u);
+  EXPECT_LT(most, size_t{4} << 20);
+}
+
+// Nor does each of them take a large change at once, to write it to who does not read.
+TEST_F(WatcherTest, WatchersOfOneBudgetTakeTurnsWithALargeChange) {
+  std::vector<std::unique_ptr<Watcher>> watchers;
+  std::vector<troupe::TaskHandle<absl::StatusOr<SharedChange>>> nexts;
+  for (int i = 0; i < 200; ++i) {
+    watchers.push_back(std::make_unique<Watcher>(store_->anyone(), budget_, "", 0));
+    nexts.push_back(loop_.CreateTask(watchers.back()->Next()));
+  }
+  Put("a", std::string(1 << 20, 'v'));
+  size_t given = 0;
+  for (const auto& next : nexts) given += next.done() ? 1 : 0;
+  EXPECT_EQ(given, 2u);
+  EXPECT_LE(store_->feed().held_bytes(), (1u << 20) + 1);
+  for (size_t i = 0; i < nexts.size(); ++i) {
+    AllTurns();
+    ASSERT_TRUE(nexts[i].done()) << i;
+    watchers[i].reset();
+  }
+  EXPECT_EQ(store_->feed().overflows().value(), 0u);
+  EXPECT_EQ(store_->feed().held_bytes(), 0u);
+}
+
+TEST_F(WatcherTest, WhatAStalledWatcherReadAheadGoesWhereRoomIsScarceAndIsReadAgain) {
+  std::vector<Mutation> batch;
+  for (int i = 1; i <= 5; ++i) batch.push_back({absl::StrCat("k", i), std::string(1000, 'v')});
+  Apply(std::move(batch));
+  Watcher watcher = WatchFrom(0);
+  EXPECT_EQ(Next(watcher).substr(0, 4), "1:k1");
+  const size_t held = budget_.held();
+  EXPECT_GT(held, 4000u);
+  watcher.Stalled();
+  EXPECT_EQ(budget_.held(), held) << "there is room";
+  {
+    Budget::Lease other(budget_);
+    other.Set(3 << 19);
+    watcher.Stalled();
+    EXPECT_EQ(budget_.held() - other.bytes(), 1002u) << "what it gave";
+  }
+  for (int i = 2; i <= 5; ++i) EXPECT_EQ(Next(watcher).substr(0, 4), absl::StrCat(i, ":k", i));
+  EXPECT_EQ(Next(watcher), "nothing");
+  EXPECT_EQ(budget_.held(), 0u);
 }
 
 // Many watchers of all speeds, from all revisions, while random changes are made: each sees ascending revisions, only
@@ -287,6 +399,10 @@ TEST_F(WatcherTest, EveryoneEndsUpWithWhatIsThere) {
   SCOPED_TRACE(absl::StrCat("TEST_SEED=", seed));
   std::mt19937 random(seed);
   const auto below = [&](size_t n) { return random() % n; };
+  FeedLimits limits;
+  limits.changes_max = 1 + below(20);
+  limits.bytes_max = 10 + below(200);
+  Open(limits);
 
   struct Reader {
     std::string prefix;
@@ -302,10 +418,6 @@ TEST_F(WatcherTest, EveryoneEndsUpWithWhatIsThere) {
   const auto start = [&] {
     Reader& reader = readers.emplace_back();
     reader.prefix = std::string(below(2), 'a');
-    FeedLimits limits;
-    limits.changes_max = 1 + below(20);
-    limits.bytes_max = 10 + below(200);
-    if (readers.size() == 1) limits.changes_max = 1;  // the first, which does not read until the end
     const int64_t now = store_->feed().revision();
     const int64_t after = static_cast<int64_t>(below(static_cast<size_t>(now) + 1));
     // What a client that had followed until `after` would know.
@@ -319,7 +431,7 @@ TEST_F(WatcherTest, EveryoneEndsUpWithWhatIsThere) {
       }
     }
     reader.revision = after;
-    reader.watcher = std::make_unique<Watcher>(store_->anyone(), reader.prefix, after, limits);
+    reader.watcher = std::make_unique<Watcher>(store_->anyone(), budget_, reader.prefix, after);
   };
   const auto step = [&](Reader& reader) {
     if (!reader.waiting) {
@@ -337,6 +449,7 @@ TEST_F(WatcherTest, EveryoneEndsUpWithWhatIsThere) {
     EXPECT_EQ(change.value, history[static_cast<size_t>(change.revision)].value);
     EXPECT_TRUE(absl::StartsWith(change.key, reader.prefix));
     reader.revision = change.revision;
+    if (below(10) == 0) reader.watcher->Stalled();
     if (change.value) {
       reader.state[change.key] = *change.value;
     } else {
@@ -367,6 +480,7 @@ TEST_F(WatcherTest, EveryoneEndsUpWithWhatIsThere) {
     }
     Settle();
     for (Reader& reader : readers) {
+      // The first does not read until the end.
       for (size_t n = &reader == &readers.front() ? 0 : below(4); n > 0; --n) step(reader);
     }
   }
