@@ -832,6 +832,7 @@ TEST(LimitsOfServers, ConnectionsBeyondTheMostAreClosedAtOnce) {
 
 TEST_F(LimitsTest, MemoryBytesMax) {
   options_.server.memory_bytes_max = 1 << 20;
+  options_.server.health = false;
   limits().call_credit_bytes = 512 << 10;
   limits().connection_credit_bytes = 2 << 20;
   script_.collect = [](Reader<echo::v1::CollectRequest> reader, echo::v1::CollectResponse&, Call&) {

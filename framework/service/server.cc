@@ -1,6 +1,7 @@
 #include "troupe/service/server.h"
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -10,6 +11,8 @@
 #include "troupe/base/errors.h"
 #include "troupe/base/status_macros.h"
 #include "troupe/net/transport.h"
+#include "troupe/service/internal/health_actor.h"
+#include "troupe/service/internal/reflection_actor.h"
 #include "troupe/service/internal/target.h"
 
 namespace troupe {
@@ -67,6 +70,22 @@ void Server::CheckNotStarted() const {
   if (state_ != State::kMade || starting_) throw InvalidState("services are added before the server starts");
 }
 
+void Server::AddBuiltIns() {
+  if (std::exchange(built_ins_added_, true)) return;
+  ServiceTable& table = shared_->table;
+  if (options_.health && !table.Offers(internal::HealthActor::troupe_binding().info->full_name)) {
+    table.Add<internal::HealthActor>(std::ref(shared_->health));
+  }
+  if (options_.reflection == Reflection::kNobody) return;
+  const internal::ReflectionOptions reflection{&table, options_.reflection == Reflection::kEverybody};
+  if (!table.Offers(internal::ReflectionV1Actor::troupe_binding().info->full_name)) {
+    table.Add<internal::ReflectionV1Actor>(reflection);
+  }
+  if (!table.Offers(internal::ReflectionV1AlphaActor::troupe_binding().info->full_name)) {
+    table.Add<internal::ReflectionV1AlphaActor>(reflection);
+  }
+}
+
 Task<absl::Status> Server::Start() {
   if (starting_ || state_ == State::kServing || state_ == State::kDraining) {
     throw InvalidState("the server was started before");
@@ -74,6 +93,7 @@ Task<absl::Status> Server::Start() {
   if (state_ == State::kClosed) throw InvalidState("the server is closed");
   // Looked at wherever this goes on: the server may be destroyed meanwhile.
   const std::shared_ptr<Anchor> anchor = anchor_;
+  AddBuiltIns();
   starting_ = true;
   const absl::Cleanup started = [anchor] {
     if (anchor->server != nullptr) anchor->server->starting_ = false;
@@ -116,6 +136,10 @@ Task<absl::Status> Server::Start() {
     }
   }
   state_ = State::kServing;
+  shared_->health.SetServingStatusAtFirst("", ServingStatus::kServing);
+  for (const ServiceInfo* const service : shared_->table.services()) {
+    shared_->health.SetServingStatusAtFirst(service->full_name, ServingStatus::kServing);
+  }
   co_return absl::OkStatus();
 }
 
@@ -177,6 +201,7 @@ void Server::Drain() {
   if (state_ == State::kMade) state_ = State::kClosed;
   if (state_ != State::kServing) return;
   state_ = State::kDraining;
+  shared_->health.Shutdown();
   drain_began_ = loop_.Time();
   drain_step_ = DrainStep::kEndStreams;
   if (listener_ != nullptr) listener_->Close();
@@ -205,6 +230,7 @@ void Server::Close() {
   if (state_ == State::kMade) state_ = State::kClosed;
   if (state_ == State::kClosed || drain_step_ == DrainStep::kDestroyHandlers) return;
   state_ = State::kDraining;
+  shared_->health.Shutdown();
   drain_step_ = DrainStep::kDestroyHandlers;
   if (listener_ != nullptr) listener_->Close();
   loop_.Cancel(drain_timer_);

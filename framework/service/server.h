@@ -8,7 +8,7 @@
 // For a protocol that is not protobuf use CreateServer (net/stream_server.h).
 //
 // Life:      made -> Add* -> Start -> serving -> Drain -> draining -> closed;  Close: closed at once
-// Drain:     accepting stops, peers are told, call.draining() is true, and what is in flight goes on: streams for
+// Drain:     health says NOT_SERVING, accepting stops, peers are told, call.draining() is true, and what is in flight goes on: streams for
 //            `stream_drain_timeout`, after which they end UNAVAILABLE, other calls for `drain_timeout`, after which
 //            they are cancelled; handlers that run 5 s later are destroyed where they stand. So it always ends.
 // Threading: the loop's.     Lifetime: outlived by the loop. Destroying an open server closes it at once,
@@ -39,12 +39,21 @@
 #include "troupe/net/stream_server.h"
 #include "troupe/net/tls_context.h"
 #include "troupe/rpc/compression.h"
+#include "troupe/service/health_service.h"
 #include "troupe/service/limits.h"
 #include "troupe/service/memory_guard.h"
 #include "troupe/service/service_table.h"
 #include "troupe/service/session.h"
 
 namespace troupe {
+
+// Who may ask what a server offers, by grpc.reflection.v1 and v1alpha: names of services and methods, and all message
+// types that are linked into the program.
+enum class Reflection : uint8_t {
+  kNobody,
+  kLocal,  // connections to a loopback address or a Unix socket, and those in process
+  kEverybody,
+};
 
 struct ServerOptions {
   // Where: what a Channel takes as its target (channel.h) without "troupe+", and ":7400" for all interfaces. A name is
@@ -77,6 +86,11 @@ struct ServerOptions {
 
   // Of responses to who unpacks them, where a handler does not say.
   Compression compression = Compression::kNone;
+
+  // Serves grpc.health.v1.Health beside what is added: see Server::health(). A service of that name that is added takes
+  // its place, as is true of reflection.
+  bool health = true;
+  Reflection reflection = Reflection::kLocal;
 
   absl::Duration stream_drain_timeout = absl::Seconds(5);
   absl::Duration drain_timeout = absl::Seconds(25);
@@ -130,6 +144,10 @@ class Server {
   // Returns when the server is closed and its last connection gone, actors and all.
   Task<void> WaitClosed();
 
+  // What it says of its health to who asks. SERVING from Start() on, it and each of its services, unless they were given
+  // another status before; NOT_SERVING from Drain() or Close() on.
+  HealthService& health() { return shared_->health; }
+
   State state() const { return state_; }
   // Where it listens, in the order of `listen`; empty when it does not.
   std::vector<SocketAddress> addresses() const;
@@ -160,6 +178,8 @@ class Server {
   enum class DrainStep : uint8_t { kEndStreams, kCancelCalls, kDestroyHandlers };
 
   void CheckNotStarted() const;
+  // Health and reflection, beside what was added.
+  void AddBuiltIns();
   void OnDrainTimer();
   int64_t ConnectionsMax() const;
   void OnSessionEnded(Session& session);
@@ -172,6 +192,7 @@ class Server {
   // Shared with a session whose own handler or callback has destroyed the server, until that has returned.
   struct Shared {
     ServiceTable table;
+    HealthService health;
     SessionCounters counters;
     MemoryGuard memory;
 
@@ -186,6 +207,7 @@ class Server {
   const std::shared_ptr<Anchor> anchor_ = std::make_shared<Anchor>(Anchor{this});
   State state_ = State::kMade;
   bool starting_ = false;
+  bool built_ins_added_ = false;
   bool serving_forever_ = false;
   std::unique_ptr<StreamServer> listener_;
   // Owned, in order of arrival; each is deleted by the loop once it has ended.

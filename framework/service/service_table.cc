@@ -1,5 +1,6 @@
 #include "troupe/service/service_table.h"
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -13,6 +14,11 @@ const internal::ServedMethod* ServiceTable::Find(absl::string_view path) const {
   return found == methods_.end() ? nullptr : &found->second;
 }
 
+bool ServiceTable::Offers(absl::string_view service) const {
+  return std::any_of(services_.begin(), services_.end(),
+                     [service](const ServiceInfo* known) { return known->full_name == service; });
+}
+
 void ServiceTable::AddActor(const ServiceBinding& binding, std::unique_ptr<Actor> actor, void* generated) {
   AddBinding(binding, static_cast<uint32_t>(actors_.size()), nullptr, generated);
   // Given away once, to the only connection; shared because a std::function must be copyable.
@@ -21,10 +27,8 @@ void ServiceTable::AddActor(const ServiceBinding& binding, std::unique_ptr<Actor
 }
 
 void ServiceTable::AddBinding(const ServiceBinding& binding, uint32_t actor, void* (*cast)(Actor&), void* fixed) {
-  for (const ServiceInfo* known : services_) {
-    if (known->full_name == binding.info->full_name) {
-      throw InvalidState(absl::StrCat("the service ", known->full_name, " was added before"));
-    }
+  if (Offers(binding.info->full_name)) {
+    throw InvalidState(absl::StrCat("the service ", binding.info->full_name, " was added before"));
   }
   services_.push_back(binding.info);
   for (size_t i = 0; i < binding.info->methods.size(); ++i) {

@@ -114,6 +114,8 @@ class ServiceTable {
   // One actor that exists already, for one connection.
   void AddActor(const ServiceBinding& binding, std::unique_ptr<Actor> actor, void* generated);
 
+  // Full names, with the package.
+  bool Offers(absl::string_view service) const;
   // Null: no such method here.
   const internal::ServedMethod* Find(absl::string_view path) const;
   absl::Span<const internal::ServedActor> actors() const { return actors_; }
