@@ -182,7 +182,7 @@ TEST_F(AsyncStoreTest, AGetWaitsForLittleOfTheDeletionOfMuch) {
     const int64_t before = disk.bytes_moved();
     Turn();  // what was under way
     EXPECT_EQ(Text(get), "pending");
-    EXPECT_LT(disk.bytes_moved() - before, 3 << 20);
+    EXPECT_LT(disk.bytes_moved() - before, 3 << 19);
     Turn();
     EXPECT_EQ(Text(get), "OK");
   }

@@ -1,11 +1,10 @@
-// Budget: what one connection may make the service hold at a time.
+// Budget: what the watches of one connection may hold at a time. Charge: what is held for a connection, as it is told.
 //
-// Nobody can tell how large a message will be before it is there. So who deals with one waits until there is room, and
-// then holds what has come, be it more than there was room for. Room comes back when half of the budget is free.
+// Nobody can tell how large a change will be before it is there. So who takes one waits until there is room, and then
+// holds what has come, be it more than there was room for. Room comes back when half of the budget is free.
 //
 //   co_await budget.Room();
-//   const bool more = co_await puts.Read(put);
-//   held.Set(put.ByteSizeLong());              // a Budget::Lease; gives it back when it goes
+//   held.Set(change->value->size());              // a Budget::Lease; gives it back when it goes
 //
 // Threading: one loop.     Lifetime: outlives its leases and the tasks that wait in it.
 #ifndef TROUPE_SERVICES_KV_BUDGET_H_
@@ -52,10 +51,10 @@ class Budget {
   troupe::Event room_;
 };
 
-// What one holder holds of it. Where a connection is given, it is charged as well.
+// What one holder holds of it.
 class Budget::Lease {
  public:
-  explicit Lease(Budget& budget, troupe::Connection* charged = nullptr) : budget_(budget), charged_(charged) {}
+  explicit Lease(Budget& budget) : budget_(budget) {}
   Lease(const Lease&) = delete;
   Lease& operator=(const Lease&) = delete;
   ~Lease() { Set(0); }
@@ -63,14 +62,30 @@ class Budget::Lease {
   void Set(size_t bytes) {
     if (bytes == bytes_) return;
     budget_.Hold(bytes, bytes_);
-    if (charged_ != nullptr) charged_->Charge(static_cast<int64_t>(bytes) - static_cast<int64_t>(bytes_));
     bytes_ = bytes;
   }
   size_t bytes() const { return bytes_; }
 
  private:
   Budget& budget_;
-  troupe::Connection* const charged_;
+  size_t bytes_ = 0;
+};
+
+// What one holder holds for a connection, whose peer is given no more credit when that is too much.
+class Charge {
+ public:
+  explicit Charge(troupe::Connection& connection) : connection_(connection) {}
+  Charge(const Charge&) = delete;
+  Charge& operator=(const Charge&) = delete;
+  ~Charge() { Set(0); }
+
+  void Set(size_t bytes) {
+    if (bytes != bytes_) connection_.Charge(static_cast<int64_t>(bytes) - static_cast<int64_t>(bytes_));
+    bytes_ = bytes;
+  }
+
+ private:
+  troupe::Connection& connection_;
   size_t bytes_ = 0;
 };
 

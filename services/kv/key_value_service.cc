@@ -118,7 +118,7 @@ Task<absl::Status> KeyValueService::Get(const GetRequest& request, GetResponse& 
 }
 
 Task<absl::Status> KeyValueService::Put(const PutRequest& request, PutResponse& response, Call& call) {
-  Budget::Lease held(puts_, &call.connection());
+  Charge held(call.connection());
   held.Set(HeldBytes(request.key().size(), request.value().size()));
   std::vector<Mutation> one(1);
   one[0].key = request.key();
@@ -165,7 +165,7 @@ Task<absl::Status> KeyValueService::Watch(const WatchRequest& request, Writer<Wa
 }
 
 Task<absl::Status> KeyValueService::Load(Reader<PutRequest> puts, LoadSummary& summary, Call& call) {
-  PutQueue queue(puts_, call.connection());
+  PutQueue queue(call.connection());
   troupe::TaskGroup group;
   group.Spawn(Collect(caller_.store(), puts, queue), "collect");
   group.Spawn(CommitAll(caller_, queue, summary), "commit");
@@ -173,7 +173,7 @@ Task<absl::Status> KeyValueService::Load(Reader<PutRequest> puts, LoadSummary& s
 }
 
 Task<absl::Status> KeyValueService::Mirror(Reader<PutRequest> puts, Writer<WatchEvent> events, Call& call) {
-  PutQueue queue(puts_, call.connection());
+  PutQueue queue(call.connection());
   troupe::TaskGroup group;
   group.Spawn(Collect(caller_.store(), puts, queue), "collect");
   group.Spawn(CommitAndAnswer(caller_, queue, events), "commit");

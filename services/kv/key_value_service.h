@@ -21,10 +21,9 @@ namespace kv::v1 {
 
 class KeyValueService final : public KeyValueActor {
  public:
-  // What one connection may make us hold: of puts that wait for the disk, or for their answers to be read; and of changes
-  // that are being told. So who does not read the answers of one stream may hold up the others of its connection, until
-  // the session ends the one that nobody reads.
-  static constexpr size_t kPutBytesMax = 2 << 20;
+  // What one connection may make us hold of changes that are being told. Puts that wait for the disk, or for their answers
+  // to be read, are charged to it. So who does not read the answers of one stream may hold up the others of its connection,
+  // until the session ends the one that nobody reads.
   static constexpr size_t kToldBytesMax = 1 << 20;
 
   explicit KeyValueService(AsyncStore& store) : caller_(store) {}
@@ -46,7 +45,6 @@ class KeyValueService final : public KeyValueActor {
 
  private:
   AsyncStore::Caller caller_;
-  Budget puts_{kPutBytesMax};
   Budget told_{kToldBytesMax};
 };
 

@@ -1,12 +1,11 @@
 // PutQueue: what a stream of puts has brought and the store has not dealt with yet.
 //
 // One task reads the stream and adds, another takes all that is there and commits it: so the next commit fills while
-// one is on its way to the disk, and a client that is faster than the disk waits. So do the other streams of its
-// connection, when together they hold what it may make us hold.
+// one is on its way to the disk, and a client that is faster than the disk waits. All that the streams of a connection
+// hold is charged to it: a thousand of them together make their client wait before each has filled its own queue.
 //
 // Life:      [Room -> Add]* -> Finish;  [Take -> Done*]* until Take gives nothing, then end()
-// Threading: one loop; one task adds and one takes.     Lifetime: outlives the tasks that wait in it; the budget and the
-//            connection outlive it.
+// Threading: one loop; one task adds and one takes.     Lifetime: outlives the tasks that wait in it, and the connection it.
 #ifndef TROUPE_SERVICES_KV_PUT_QUEUE_H_
 #define TROUPE_SERVICES_KV_PUT_QUEUE_H_
 
@@ -35,16 +34,13 @@ class PutQueue {
   static constexpr size_t kPutsMax = 512;
   static constexpr size_t kBytesMax = 1 << 20;
 
-  PutQueue(Budget& budget, troupe::Connection& connection) : budget_(budget), held_(budget, &connection) {}
+  explicit PutQueue(troupe::Connection& connection) : held_(connection) {}
 
   // Waits until another put may be read.
   troupe::Task<void> Room() {
     while (puts_.size() >= kPutsMax || bytes_ >= kBytesMax) {
       room_.Clear();
       co_await room_.Wait();
-    }
-    if (!budget_.has_room()) {
-      co_await budget_.Room();
     }
   }
   void Add(Mutation put) {
@@ -79,8 +75,7 @@ class PutQueue {
   const absl::Status& end() const { return end_; }
 
  private:
-  Budget& budget_;
-  Budget::Lease held_;
+  Charge held_;
   std::vector<Mutation> puts_;
   size_t bytes_ = 0;
   size_t taken_bytes_ = 0;
