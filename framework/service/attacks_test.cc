@@ -302,7 +302,7 @@ TEST_F(AttacksTest, CallsThatWaitForALaterOneAllStart) {
   for (uint32_t i = 0; i < 1000; ++i) {
     stranger_->Send(FrameBytes().Call(1 + 2 * i, 0, i == 0 ? kEcho : "", wait.SerializeAsString()));
   }
-  service_->Advance(absl::Milliseconds(400));
+  service_->Advance(absl::Milliseconds(700));
   EXPECT_EQ(running, 1000);
   EXPECT_EQ(server().calls_in_flight(), 0u);
   ExpectHonestClientsServed();

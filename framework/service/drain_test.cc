@@ -285,7 +285,8 @@ absl::Duration WaitClosed(SimWorld& world, SimHost& host, Server& server) {
   return world.Now() - start;
 }
 
-// What does not end by itself is cancelled after 25 s, what does not hear of that is destroyed 5 s later.
+// What does not end by itself is cancelled after 25 s, what does not hear of that is destroyed 3 s later: before Kubernetes
+// kills.
 TEST(DrainTest, EndsInTimeWhateverTheClientsDo) {
   Simulate({.seeds = 50}, [](SimWorld& world) {
     SimHost& host = world.AddHost("server");
@@ -323,7 +324,7 @@ TEST(DrainTest, EndsInTimeWhateverTheClientsDo) {
     }
 
     server.Drain();
-    EXPECT_LE(WaitClosed(world, host, server), absl::Seconds(30));
+    EXPECT_LE(WaitClosed(world, host, server), absl::Seconds(28) + absl::Milliseconds(100));
     over = true;
     for (const TransportPtr& idler : idlers) idler->Abort();
     world.RunFor(absl::Seconds(1));
@@ -370,7 +371,7 @@ TEST(DrainTest, ASlowClientGetsItsReply) {
     auto call = slow.loop().CreateTask(Say(EchoStub(channel), "hello"));
     world.RunUntil([&] { return server.calls_in_flight() == 1; });
     server.Drain();
-    EXPECT_LE(WaitClosed(world, host, server), absl::Seconds(30));
+    EXPECT_LE(WaitClosed(world, host, server), absl::Seconds(28) + absl::Milliseconds(100));
     world.RunFor(absl::Seconds(5));
     ASSERT_TRUE(call.done());
     EXPECT_OK(call.result());

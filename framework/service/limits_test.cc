@@ -30,6 +30,8 @@
 #include "troupe/testing/in_process.h"
 #include "troupe/testing/matchers.h"
 #include "troupe/testing/sim_world.h"
+#include "troupe/wire/grpc/internal/gzip.h"
+#include "troupe/wire/grpc/testing_peer.h"
 #include "troupe/wire/native/frame.h"
 #include "troupe/wire/native/testing_peer.h"
 
@@ -43,12 +45,15 @@ using ::echo::v1::ExpandRequest;
 using ::echo::v1::ExpandResponse;
 using ::testing::AllOf;
 using ::testing::Contains;
+using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::SizeIs;
 using ::testing::StartsWith;
 using ::testing::UnorderedElementsAre;
+using ::troupe::grpc_wire::H2Bytes;
 using ::troupe::internal::Script;
 using ::troupe::internal::ScriptedEcho;
 using ::troupe::internal::Stranger;
@@ -247,6 +252,32 @@ Status ReadNothing(Reader<echo::v1::CollectRequest>) {
   co_return absl::OkStatus();
 }
 
+// Small on the wire, and work: 200 ms for 4 MiB of such, in which nobody else is served.
+TEST_F(LimitsTest, MessageFieldsMax) {
+  limits().message_fields_max = 10'000;
+  script_.collect = [](Reader<echo::v1::CollectRequest> reader, echo::v1::CollectResponse&, Call&) -> Status {
+    echo::v1::CollectRequest request;
+    const bool more = co_await reader.Read(request);
+    co_return more ? absl::OkStatus() : absl::CancelledError("the call is over");
+  };
+  auto stranger = NewStranger();
+  std::string groups, fields;
+  for (int i = 0; i < 1000; ++i) groups += "\x7b\x7c";
+  for (int i = 0; i < 3000; ++i) fields += std::string("\x78\x00", 2);
+  EXPECT_THAT(Say(*stranger, FrameBytes().Preface().Call(1, 0, kEcho, groups + groups).Call(3, 0, "", groups)),
+              UnorderedElementsAre(StartsWith("END 1 "), StartsWith("END 3 ")))
+      << "few are nothing";
+  EXPECT_EQ(counters().messages_heavy.value(), 0u);
+  EXPECT_THAT(Say(*stranger, FrameBytes().Call(5, 0, "", fields)),
+              ElementsAre(AllOf(StartsWith("END 5 "),
+                                HasSubstr("RESOURCE_EXHAUSTED: /echo.v1.Echo/Echo: a request of too many"))));
+  EXPECT_THAT(Say(*stranger, FrameBytes().Open(7, 1, kCollect).Message(7, fields)),
+              ElementsAre(AllOf(StartsWith("END 7 "), HasSubstr("RESOURCE_EXHAUSTED"))));
+  EXPECT_EQ(counters().messages_heavy.value(), 2u);
+  EXPECT_EQ(counters().messages_malformed.value(), 0u);
+  ExpectHonestClientServed();
+}
+
 TEST_F(LimitsTest, CallCreditBytes) {
   script_.collect = [](Reader<echo::v1::CollectRequest> reader, echo::v1::CollectResponse&, Call&) {
     return ReadNothing(reader);
@@ -283,15 +314,17 @@ TEST_F(LimitsTest, ConnectionCreditBytes) {
   ExpectHonestClientServed();
 }
 
-// Two bytes of an unknown field take sixteen and more as a message.
-TEST_F(LimitsTest, RequestBytesMaxIsOfWhatRequestsOccupyAsMessages) {
+// Two bytes of an unknown field take sixteen and more as a message: what waits is kept as it came.
+TEST_F(LimitsTest, RequestBytesMaxIsOfWhatRequestsOccupyAsMessagesAndTheOthersWait) {
   limits().request_bytes_max = 4 << 20;
+  limits().connection_credit_bytes = 2 << 20;
   script_.echo = [](const EchoRequest& request, EchoResponse& response, Call&) {
     return request.message().empty() ? AnswerAfter(absl::Seconds(1)) : Copy(request, response);
   };
   auto stranger = NewStranger();
   std::string unknown;
   while (unknown.size() < 60'000) unknown += std::string("\x78\x00", 2);
+  const int64_t one = 30'000 * 32;  // at most, with the room that it may grow into
   std::vector<std::string> said;
   int64_t most = 0;
   for (uint32_t i = 0; i < 20; ++i) {
@@ -301,15 +334,154 @@ TEST_F(LimitsTest, RequestBytesMaxIsOfWhatRequestsOccupyAsMessages) {
     most = std::max(most, service().server().held_bytes());
   }
   EXPECT_GT(most, 3 << 20);
-  EXPECT_LE(most, (4 << 20) + 1000);
+  EXPECT_LE(most, (4 << 20) + one + 20 * 60'100);
   EXPECT_EQ(service().server().memory().held(), service().server().held_bytes());
-  EXPECT_THAT(said, Contains(HasSubstr("RESOURCE_EXHAUSTED: the requests of ")));
-  EXPECT_EQ(counters().requests_refused.value() + service().server().calls_in_flight(), 20u);
-  EXPECT_GT(counters().requests_refused.value(), 5u);
+  EXPECT_THAT(said, Each(StartsWith("CREDIT "))) << "nothing is refused, nothing answered";
+  EXPECT_GT(counters().requests_delayed.value(), 5u);
   ExpectHonestClientServed();
-  service().Advance(absl::Seconds(2));
+  service().Advance(absl::Seconds(30));
+  EXPECT_EQ(counters().requests_refused.value(), 0u);
+  EXPECT_EQ(service().server().calls_in_flight(), 0u) << "all were answered in the end";
   EXPECT_EQ(service().server().held_bytes(), 0);
   EXPECT_THAT(Say(*stranger, FrameBytes().Call(41, 0, "", Encoded("x"))), Contains(StartsWith("END 41 whole")));
+}
+
+// Who pipelines more than the server holds waits for credit, and none of its calls fails.
+TEST_F(LimitsTest, RequestBytesMaxSlowsHonestClientsDown) {
+  limits().request_bytes_max = 1 << 20;
+  limits().message_bytes_max = 1 << 20;
+  script_.echo = [](const EchoRequest& request, EchoResponse&, Call&) {
+    return AnswerAfter(absl::Milliseconds(request.message().size() > 100 ? 20 : 0));
+  };
+  EchoStub echo = service().stub();
+  std::vector<Reply<EchoResponse>> replies;
+  for (int i = 0; i < 300; ++i) replies.push_back(echo.Echo(Request(std::string(15'000, 'x'))));
+  int64_t most = 0;
+  for (Reply<EchoResponse>& reply : replies) {
+    most = std::max(most, service().server().held_bytes());
+    ASSERT_OK(service().Run(std::move(reply)));
+  }
+  // The bound, and what was on its way when credit ended.
+  EXPECT_LE(most, (1 << 20) + (256 << 10) + 100'000);
+  EXPECT_GT(most, 1 << 19);
+  EXPECT_GT(counters().requests_delayed.value(), 0u);
+  EXPECT_EQ(counters().requests_refused.value(), 0u);
+}
+
+// What holds the requests does not end: those that wait for it are told so, and others at once.
+TEST_F(LimitsTest, RequestBytesMaxRefusesWhoHasWaitedForLong) {
+  limits().request_bytes_max = 100'000;
+  script_.echo = [](const EchoRequest& request, EchoResponse& response, Call&) {
+    return request.message().size() > 100 ? AnswerAfter(absl::Minutes(1)) : Copy(request, response);
+  };
+  auto stranger = NewStranger();
+  const std::string much = Encoded(std::string(60'000, 'x'));
+  EXPECT_THAT(
+      Say(*stranger, FrameBytes().Preface().Call(1, 0, kEcho, much).Call(3, 0, "", much).Call(5, 0, "", Encoded("x"))),
+      IsEmpty());
+  service().Advance(absl::Seconds(4));
+  EXPECT_THAT(stranger->TakeFrames(), IsEmpty());
+  service().Advance(absl::Seconds(2));
+  EXPECT_THAT(stranger->TakeFrames(),
+              UnorderedElementsAre(AllOf(StartsWith("END 3"), HasSubstr("RESOURCE_EXHAUSTED: the requests of ")),
+                                   AllOf(StartsWith("END 5"), HasSubstr("RESOURCE_EXHAUSTED"))));
+  EXPECT_EQ(counters().requests_refused.value(), 2u);
+  EXPECT_THAT(Say(*stranger, FrameBytes().Call(7, 0, "", much)), Contains(StartsWith("END 7 RESOURCE_EXHAUSTED")));
+  EXPECT_THAT(Say(*stranger, FrameBytes().Call(9, 0, "", Encoded("x"))), ElementsAre(StartsWith("END 9 whole")));
+  service().Advance(absl::Minutes(1));
+  EXPECT_THAT(stranger->TakeFrames(), Contains(StartsWith("END 1")));
+  EXPECT_THAT(Say(*stranger, FrameBytes().Call(11, 0, "", Encoded("x"))), ElementsAre(StartsWith("END 11 whole")));
+  ExpectHonestClientServed();
+}
+
+TEST_F(LimitsTest, RequestBytesMaxIsOfMetadataToo) {
+  limits().request_bytes_max = 100'000;
+  script_.expand = [](const ExpandRequest&, Writer<ExpandResponse>, Call&) { return AnswerAfter(absl::Seconds(1)); };
+  auto stranger = NewStranger();
+  Metadata metadata;
+  for (int i = 0; i < 10; ++i) metadata.Add(absl::StrCat("key", i), std::string(900, 'v'));
+  FrameBytes bytes = FrameBytes().Preface();
+  for (uint32_t i = 0; i < 20; ++i) {
+    bytes.Open(1 + 2 * i, 0, i == 0 ? kExpand : "", metadata).Message(1 + 2 * i, "", native::kFlagClose);
+  }
+  const std::vector<std::string> said = Say(*stranger, bytes);
+  EXPECT_LE(service().server().held_bytes(), 100'000 + 1000);
+  EXPECT_GE(service().server().held_bytes(), 90'000);
+  EXPECT_THAT(said, Each(HasSubstr("RESOURCE_EXHAUSTED: the requests of ")));
+  EXPECT_EQ(said.size(), counters().requests_refused.value());
+  EXPECT_EQ(service().server().calls_in_flight() + said.size(), 20u);
+  ExpectHonestClientServed();
+  service().Advance(absl::Seconds(10));
+  EXPECT_EQ(service().server().held_bytes(), 0);
+  EXPECT_EQ(service().server().calls_in_flight(), 0u);
+}
+
+TEST_F(LimitsTest, BytesPerTurnMax) {
+  limits().bytes_per_turn_max = 1000;
+  int started = 0;
+  script_.echo = [&](const EchoRequest& request, EchoResponse& response, Call&) {
+    ++started;
+    return Copy(request, response);
+  };
+  auto stranger = NewStranger();
+  FrameBytes bytes = FrameBytes().Preface();
+  for (uint32_t i = 0; i < 6; ++i) bytes.Call(1 + 2 * i, 0, i == 0 ? kEcho : "", Encoded(std::string(600, 'x')));
+  bytes.Call(13, 0, "", std::string(700, '\xff'));
+  service().RunUntilIdle();
+  started = 0;
+  stranger->Send(bytes);
+  std::vector<int> starts;
+  std::function<void()> each_turn = [&, seen = 0]() mutable {
+    if (started != seen) starts.push_back(started - std::exchange(seen, started));
+    if (started < 6) service().loop().CallSoon([&] { each_turn(); });
+  };
+  each_turn();
+  service().RunUntilIdle();
+  EXPECT_THAT(starts, ElementsAre(2, 2, 2));
+  EXPECT_GE(counters().turns_exhausted.value(), 4u);
+  EXPECT_EQ(counters().messages_malformed.value(), 1u) << "found out in its turn";
+  EXPECT_THAT(stranger->TakeFrames(), Contains(StartsWith("END 13 ")));
+}
+
+// A packed message of a few bytes is a large one: that much work is not done in one turn, nor is it held twice.
+TEST_F(LimitsTest, BytesPerTurnMaxIsOfWhatPackedMessagesBecome) {
+  int started = 0;
+  script_.echo = [&](const EchoRequest&, EchoResponse&, Call&) -> Status {
+    ++started;
+    co_return absl::OkStatus();
+  };
+  auto stranger = NewStranger();
+  const std::string packed =
+      grpc_wire::Framed(grpc_wire::Gzip(absl::MakeConstSpan(Encoded(std::string(1 << 20, 'x')))), /*packed=*/true);
+  ASSERT_LT(packed.size(), 2000u);
+  H2Bytes bytes = H2Bytes().Preface().Settings();
+  auto calls = [&bytes, &packed, next = uint32_t{1}](int times) mutable {
+    for (; times > 0; --times, next += 2) {
+      bytes.Request(next, kEcho, {{"grpc-encoding", "gzip"}}).Data(next, packed, grpc_wire::kEndStream);
+    }
+  };
+  calls(1);
+  stranger->Send(bytes);
+  service().RunUntilIdle();
+  EXPECT_EQ(started, 2) << "the honest one too";
+  bytes = H2Bytes();
+  calls(30);
+  stranger->Send(bytes);
+  int most_a_turn = 0, seen = started;
+  int64_t most = 0;
+  std::function<void()> each_turn = [&] {
+    most_a_turn = std::max(most_a_turn, started - std::exchange(seen, started));
+    most = std::max(most, service().server().held_bytes());
+    if (started < 32) service().loop().CallSoon([&] { each_turn(); });
+  };
+  each_turn();
+  service().RunUntilIdle();
+  EXPECT_EQ(started, 32);
+  EXPECT_LE(most_a_turn, 2);
+  EXPECT_LE(most, 6 << 20);
+  EXPECT_GT(counters().reads_delayed.value(), 2u);
+  EXPECT_EQ(counters().requests_refused.value(), 0u);
+  ExpectHonestClientServed();
 }
 
 TEST_F(LimitsTest, RequestBytesMaxTakesOneInAnyCase) {
@@ -400,6 +572,87 @@ TEST_F(LimitsTest, UnsentBytesMaxEndsStreamsThatWriteAllTheSame) {
   EXPECT_LE(service().server().held_bytes(), (1 << 20) + 110'000);
   EXPECT_EQ(counters().replies_dropped.value(), 1u);
   ExpectHonestClientServed();
+}
+
+// A caller that reads and gives no credit is told to those who could stop answering, as one that does not read is.
+TEST_F(LimitsTest, RepliesThatWaitForCreditPauseActors) {
+  script_.echo = [](const EchoRequest& request, EchoResponse& response, Call&) -> Status {
+    if (!request.message().empty()) response.set_message(std::string(200'000, 'x'));
+    co_return absl::OkStatus();
+  };
+  auto stranger = NewStranger();
+  script_.log.clear();
+  static_cast<void>(Say(*stranger, FrameBytes().Preface().Call(1, 0, kEcho, "")));
+  EXPECT_THAT(script_.log, Not(Contains("PauseWriting")));
+  static_cast<void>(Say(*stranger, FrameBytes().Call(3, 0, "", Encoded("much")).Call(5, 0, "", Encoded("much"))));
+  EXPECT_THAT(script_.log, Contains("PauseWriting").Times(1));
+  EXPECT_EQ(counters().starts_delayed_unsent.value(), 1u);
+  static_cast<void>(Say(*stranger, FrameBytes().Credit(0, 1 << 20).Credit(3, 1 << 20)));
+  EXPECT_THAT(script_.log, Contains("ResumeWriting").Times(1)) << "while the second was not started";
+  EXPECT_THAT(script_.log, Contains("PauseWriting").Times(2)) << "and once more for that";
+  static_cast<void>(Say(*stranger, FrameBytes().Credit(5, 1 << 20)));
+  EXPECT_THAT(script_.log, Contains("ResumeWriting").Times(2));
+}
+
+// A caller may leave a stream unread until something else was answered.
+TEST_F(LimitsTest, StreamsThatWaitForCreditPauseNobody) {
+  script_.expand = [](const ExpandRequest&, Writer<ExpandResponse> writer, Call&) -> Status {
+    ExpandResponse response;
+    response.set_message(std::string(200'000, 'x'));
+    const bool more = co_await writer.Write(response);
+    co_return more ? absl::OkStatus() : absl::CancelledError("nobody reads");
+  };
+  auto stranger = NewStranger();
+  script_.log.clear();
+  static_cast<void>(Say(*stranger, FrameBytes().Preface().Open(1, 0, kExpand).Message(1, "", native::kFlagClose)));
+  EXPECT_GT(service().server().held_bytes(), 130'000);
+  EXPECT_THAT(script_.log, Not(Contains("PauseWriting")));
+  EXPECT_THAT(Say(*stranger, FrameBytes().Call(3, 1, kEcho, Encoded("x"))), Contains(StartsWith("END 3 whole")));
+}
+
+// What is known of replies is known by method, and small ones do not make a large one forgotten at once.
+TEST_F(LimitsTest, UnsentBytesMaxReckonsWithTheLargestReplyOfTheMethodLately) {
+  limits().unsent_bytes_max = 4 << 20;
+  int running = 0, most_running = 0;
+  script_.echo = [&](const EchoRequest& request, EchoResponse& response, Call&) -> Status {
+    most_running = std::max(most_running, ++running);
+    if (!request.message().empty()) co_await Sleep(absl::Milliseconds(3));
+    response.set_message(std::string(request.message() == "much" ? 500'000 : 10, 'x'));
+    --running;
+    co_return absl::OkStatus();
+  };
+  script_.expand = [](const ExpandRequest&, Writer<ExpandResponse> writer, Call&) -> Status {
+    ExpandResponse response;
+    response.set_message(std::string(500'000, 'x'));
+    const bool more = co_await writer.Write(response);
+    co_return more ? absl::OkStatus() : absl::CancelledError("nobody reads");
+  };
+  auto stranger = NewStranger();
+  uint32_t id = 1;
+  const auto call = [&](const char* text, int times) {
+    FrameBytes bytes;
+    for (int i = 0; i < times; ++i, id += 2) {
+      bytes.Call(id, 0, id == 1 ? kEcho : "", text[0] == 0 ? "" : Encoded(text)).Credit(id, 1 << 30);
+    }
+    most_running = 0;
+    stranger->Send(bytes);
+    service().Advance(absl::Seconds(1));
+    EXPECT_EQ(running, 0);
+    return most_running;
+  };
+  stranger->Send(FrameBytes().Preface().Credit(0, 1 << 30));
+  static_cast<void>(call("", 1));
+  EXPECT_GT(call("little", 60), 50) << "which are known to be small";
+  static_cast<void>(
+      Say(*stranger, FrameBytes().Open(id, 1, kExpand).Credit(id, 1 << 30).Message(id, "", native::kFlagClose)));
+  id += 2;
+  EXPECT_GT(call("little", 60), 50) << "whatever is known of another method";
+  static_cast<void>(call("much", 1));
+  static_cast<void>(call("", 30));
+  EXPECT_LE(call("much", 40), 4) << "two at once, by what was a moment ago";
+  static_cast<void>(call("", 600));
+  EXPECT_GT(call("little", 60), 30) << "long ago";
+  EXPECT_EQ(counters().replies_dropped.value(), 0u);
 }
 
 TEST_F(LimitsTest, WriteHighBytes) {
@@ -593,6 +846,58 @@ TEST_F(LimitsTest, PrefaceTimeout) {
   service().Advance(absl::Seconds(2));
   EXPECT_TRUE(stranger->ended());
   EXPECT_EQ(counters().preface_timeouts.value(), 1u);
+  ExpectHonestClientServed();
+}
+
+TEST_F(LimitsTest, PrefaceTimeoutIsOfAllOfIt) {
+  const std::string beginnings[] = {
+      FrameBytes().Preface().str().substr(0, 9),
+      H2Bytes().Preface().str().substr(0, 20),
+      H2Bytes().Preface().str(),
+      H2Bytes().Preface().Settings({{4, 65535}}).str().substr(0, 30),
+  };
+  for (size_t i = 0; i < std::size(beginnings); ++i) {
+    SCOPED_TRACE(i);
+    auto stranger = NewStranger();
+    stranger->Send(beginnings[i]);
+    service().RunUntilIdle();
+    service().Advance(absl::Seconds(9));
+    EXPECT_FALSE(stranger->lost());
+    service().Advance(absl::Seconds(2));
+    EXPECT_TRUE(stranger->lost());
+    EXPECT_EQ(counters().preface_timeouts.value(), i + 1);
+  }
+  auto stranger = NewStranger();
+  stranger->Send(H2Bytes().Preface().Settings());
+  service().Advance(absl::Seconds(20));
+  EXPECT_FALSE(stranger->ended());
+  ExpectHonestClientServed();
+}
+
+TEST_F(LimitsTest, HeaderTimeout) {
+  auto stranger = NewStranger();
+  const std::string block = grpc_wire::HeaderBlock(grpc_wire::RequestFields(kEcho));
+  stranger->Send(H2Bytes().Preface().Settings());
+  service().Advance(absl::Minutes(1));
+  // One block after the other, each in time.
+  for (uint32_t i = 0; i < 5; ++i) {
+    stranger->Send(H2Bytes().Frame(grpc_wire::kHeadersFrame, 0, 1 + 2 * i, block));
+    service().Advance(absl::Seconds(9));
+    stranger->Send(H2Bytes().Frame(grpc_wire::kContinuationFrame, grpc_wire::kEndHeaders, 1 + 2 * i, ""));
+    if (i % 2 == 0) service().Advance(absl::Seconds(9));
+  }
+  EXPECT_FALSE(stranger->ended());
+  EXPECT_EQ(counters().header_timeouts.value(), 0u);
+  // And one that never ends, although something comes all the while.
+  stranger->Send(H2Bytes().Frame(grpc_wire::kHeadersFrame, 0, 11, block));
+  for (int i = 0; i < 4; ++i) {
+    service().Advance(absl::Seconds(2));
+    stranger->Send(H2Bytes().Frame(grpc_wire::kContinuationFrame, 0, 11, ""));
+  }
+  EXPECT_FALSE(stranger->ended());
+  service().Advance(absl::Seconds(3));
+  EXPECT_TRUE(stranger->ended());
+  EXPECT_EQ(counters().header_timeouts.value(), 1u);
   ExpectHonestClientServed();
 }
 
@@ -824,6 +1129,48 @@ TEST(LimitsOfServers, ConnectionsBeyondTheMostAreClosedAtOnce) {
     channels.erase(channels.begin());
     world.RunFor(absl::Seconds(10));
     EXPECT_OK(world.Run(client_host, EchoOnce(*channels.back(), "x")).status()) << "one has gone";
+    channels.clear();
+    server.Close();
+    world.Run(server_host, server.WaitClosed());
+  }
+}
+
+// Whoever is many leaves room for others, as far as there is room at all.
+TEST(LimitsOfServers, PeerConnectionsMax) {
+  for (const int64_t by_option : {int64_t{0}, int64_t{6}}) {
+    SCOPED_TRACE(by_option);
+    SimWorld world(1);
+    SimHost& server_host = world.AddHost("server");
+    SimHost& many = world.AddHost("many");
+    SimHost& other = world.AddHost("other");
+    Script script;
+    script.echo = [](const EchoRequest& request, EchoResponse& response, Call&) { return Copy(request, response); };
+    ServerOptions server_options;
+    server_options.listen = {"0.0.0.0:7400", "unix:/run/echo"};
+    server_options.connections_max = 8;
+    server_options.peer_connections_max = by_option;
+    Server server(server_host.loop(), server_options);
+    server.Add<ScriptedEcho>(std::ref(script));
+    ASSERT_OK(world.Run(server_host, server.Start()));
+    std::vector<std::unique_ptr<Channel>> channels;
+    const auto connect = [&](SimHost& host, const char* target = "server:7400") {
+      channels.push_back(std::make_unique<Channel>(host.loop(), target));
+      return world.Run(host, EchoOnce(*channels.back(), "x")).status();
+    };
+    for (int i = 0; i < 6; ++i) EXPECT_OK(connect(many)) << i;  // no pressure yet
+    EXPECT_THAT(connect(many), StatusIs(absl::StatusCode::kUnavailable));
+    EXPECT_EQ(server.counters().connections_refused.value(), 1u);
+    channels.pop_back();
+    world.RunFor(absl::Seconds(1));
+    EXPECT_EQ(server.connections(), 6u);
+    EXPECT_OK(connect(other));
+    EXPECT_OK(connect(server_host, "unix:/run/echo")) << "has no share";
+    EXPECT_EQ(server.connections(), 8u);
+    // What has gone is counted no more.
+    channels.erase(channels.begin(), channels.begin() + 5);
+    world.RunFor(absl::Seconds(10));
+    EXPECT_EQ(server.connections(), 3u);
+    for (int i = 0; i < 3; ++i) EXPECT_OK(connect(many)) << i;
     channels.clear();
     server.Close();
     world.Run(server_host, server.WaitClosed());

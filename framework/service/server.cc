@@ -1,5 +1,8 @@
 #include "troupe/service/server.h"
 
+#include <netinet/in.h>
+#include <sys/socket.h>
+
 #include <algorithm>
 #include <functional>
 #include <utility>
@@ -20,8 +23,9 @@ namespace {
 
 // Descriptors that a full server keeps for everything else.
 constexpr int64_t kDescriptorsKept = 64;
-// From the cancellation of handlers to their destruction.
-constexpr absl::Duration kHandlerGrace = absl::Seconds(5);
+// From the cancellation of handlers to their destruction: with a drain_timeout of 25 s two are left of the 30 after which
+// Kubernetes kills.
+constexpr absl::Duration kHandlerGrace = absl::Seconds(3);
 
 // Protobuf writes a line to stderr for each message with a string that is not UTF-8: a peer could fill the log, and stop
 // the loop where nobody reads it. Such messages are refused and counted all the same.
@@ -30,6 +34,19 @@ void SilenceProtobuf() {
   static const auto& silencer = *new google::protobuf::LogSilencer;
   (void)silencer;
 #endif
+}
+
+// Whose a connection is: the address, and of IPv6 the part that names a network, since whoever has one has many. Empty:
+// nobody's.
+std::string PeerKey(const SocketAddress& peer) {
+  const auto bytes = [](const void* at, size_t size) { return std::string(static_cast<const char*>(at), size); };
+  if (peer.family() == AF_INET) {
+    const in_addr ip = reinterpret_cast<const sockaddr_in*>(peer.get())->sin_addr;
+    return bytes(&ip, sizeof(ip));
+  }
+  if (peer.family() != AF_INET6) return {};
+  const in6_addr& ip = reinterpret_cast<const sockaddr_in6*>(peer.get())->sin6_addr;
+  return IN6_IS_ADDR_V4MAPPED(&ip) ? bytes(&ip.s6_addr[12], 4) : bytes(&ip.s6_addr[0], 8);
 }
 
 // For a connection over the limit.
@@ -50,6 +67,7 @@ Server::Server(EventLoop& loop, ServerOptions options)
   session_options_.limits = options_.limits;
   session_options_.memory = &shared_->memory;
   session_options_.compression = options_.compression;
+  session_options_.gate = this;
 }
 
 Server::~Server() {
@@ -185,6 +203,21 @@ std::unique_ptr<Protocol> Server::NewConnection() {
   return session->MakeProtocol();
 }
 
+bool Server::Admit(Session& session) {
+  const std::string peer = PeerKey(session.peer());
+  if (peer.empty()) return true;
+  const int64_t most = ConnectionsMax();
+  const int64_t share =
+      options_.peer_connections_max > 0 ? options_.peer_connections_max : std::max<int64_t>(1, most / 2);
+  int64_t& own = connections_of_[peer];
+  if (own >= share && static_cast<int64_t>(connections_) > most - most / 4) {
+    shared_->counters.connections_refused.Add();
+    return false;
+  }
+  ++own;
+  return true;
+}
+
 int64_t Server::ConnectionsMax() const {
   if (options_.connections_max > 0) return options_.connections_max;
   return std::max<int64_t>(1, loop_.os().DescriptorLimit() - kDescriptorsKept);
@@ -193,6 +226,8 @@ int64_t Server::ConnectionsMax() const {
 void Server::OnSessionEnded(Session& session) {
   session.ListNode<Session>::Unlink();
   --connections_;
+  const auto own = session.admitted() ? connections_of_.find(PeerKey(session.peer())) : connections_of_.end();
+  if (own != connections_of_.end() && --own->second == 0) connections_of_.erase(own);
   loop_.DeleteLater(std::unique_ptr<Session>(&session));
   MaybeClosed();
 }

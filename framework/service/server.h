@@ -10,7 +10,8 @@
 // Life:      made -> Add* -> Start -> serving -> Drain -> draining -> closed;  Close: closed at once
 // Drain:     health says NOT_SERVING, accepting stops, peers are told, call.draining() is true, and what is in flight goes on: streams for
 //            `stream_drain_timeout`, after which they end UNAVAILABLE, other calls for `drain_timeout`, after which
-//            they are cancelled; handlers that run 5 s later are destroyed where they stand. So it always ends.
+//            they are cancelled; handlers that run 3 s later are destroyed where they stand. So it always ends, after 28 s
+//            by default: Kubernetes kills after 30.
 // Threading: the loop's.     Lifetime: outlived by the loop. Destroying an open server closes it at once,
 //            with a report: handlers are destroyed where they stand, actors hear ConnectionLost and go. It may be
 //            destroyed in any of its own handlers, callbacks and factories: what of it is on the stack lives on until
@@ -26,6 +27,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
@@ -79,6 +81,10 @@ struct ServerOptions {
 
   // Connections at once; 0: the descriptor limit less 64. Over it new ones are closed at once. connections_refused
   int64_t connections_max = 0;
+  // Of one IP address (of IPv6: of 64 bits of it), while three quarters of connections_max are taken: further ones are
+  // closed at once, so that nobody keeps all others out. 0: half of connections_max. One address is normal behind a proxy,
+  // which may say here what it wants. Unix sockets and memory have no share. connections_refused
+  int64_t peer_connections_max = 0;
 
   // What all connections of the process may hold, in bytes; 0: half of the cgroup's or machine's memory. At 80 % nobody
   // is granted new credit, memory.tight; at 100 % new calls end RESOURCE_EXHAUSTED, but for health: memory.calls_refused
@@ -96,7 +102,7 @@ struct ServerOptions {
   absl::Duration drain_timeout = absl::Seconds(25);
 };
 
-class Server {
+class Server : private SessionGate {
  public:
   enum class State : uint8_t { kMade, kServing, kDraining, kClosed };
 
@@ -182,6 +188,7 @@ class Server {
   void AddBuiltIns();
   void OnDrainTimer();
   int64_t ConnectionsMax() const;
+  bool Admit(Session& session) override;
   void OnSessionEnded(Session& session);
   void MaybeClosed();
 
@@ -213,6 +220,7 @@ class Server {
   // Owned, in order of arrival; each is deleted by the loop once it has ended.
   IntrusiveList<Session, Session> sessions_;
   size_t connections_ = 0;
+  absl::flat_hash_map<std::string, int64_t> connections_of_;  // by peer; looked up only
   std::vector<Promise<void>> closed_waiters_;
   DrainStep drain_step_ = DrainStep::kEndStreams;
   MonotonicTime drain_began_;

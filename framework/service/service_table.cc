@@ -33,9 +33,14 @@ void ServiceTable::AddBinding(const ServiceBinding& binding, uint32_t actor, voi
   services_.push_back(binding.info);
   for (size_t i = 0; i < binding.info->methods.size(); ++i) {
     const MethodInfo& method = binding.info->methods[i];
-    methods_[method.path] = {&method, binding.handlers[i],
-                             cast,    fixed,
-                             actor,   internal::CoreRef<internal::ServerCallPool>(new internal::ServerCallPool)};
+    const auto index = static_cast<uint32_t>(methods_.size());
+    methods_[method.path] = {&method,
+                             binding.handlers[i],
+                             cast,
+                             fixed,
+                             actor,
+                             index,
+                             internal::CoreRef<internal::ServerCallPool>(new internal::ServerCallPool)};
   }
 }
 

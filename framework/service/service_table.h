@@ -43,6 +43,7 @@ struct ServedMethod {
   void* (*cast)(Actor& actor) = nullptr;
   void* fixed = nullptr;
   uint32_t actor = 0;  // which of the connection's actors
+  uint32_t index = 0;  // of all methods of the table
   CoreRef<ServerCallPool> pool;
 
   void* generated(Actor& of) const { return fixed != nullptr ? fixed : cast(of); }
@@ -55,9 +56,13 @@ struct ServedActor {
 };
 
 template <class S>
-concept DeclaresServices = requires { typename S::Services; };
+concept DeclaresServices = requires {
+  typename S::Services;
+};
 template <class S>
-concept HasOneService = requires { typename S::TroupeActor; };
+concept HasOneService = requires {
+  typename S::TroupeActor;
+};
 
 template <class S>
 struct ServicesOf {
@@ -119,6 +124,7 @@ class ServiceTable {
   // Null: no such method here.
   const internal::ServedMethod* Find(absl::string_view path) const;
   absl::Span<const internal::ServedActor> actors() const { return actors_; }
+  size_t methods() const { return methods_.size(); }
   // In order of addition.
   absl::Span<const ServiceInfo* const> services() const { return services_; }
 

@@ -39,13 +39,21 @@ absl::Status StatusOfRefusal(const absl::Status& refused) {
 // more pings than it bears.
 constexpr absl::Duration kProbeAgain = absl::Seconds(1);
 // Which part of unsent_bytes_max handlers that run may be likely to answer; how many run at once of which nothing is
-// known: as many as fit all of it should each answer that much; and what a reply is taken for at the least, so that a
-// thousand calls may run.
-constexpr size_t kRepliesToComePart = 16;
-constexpr size_t kUnknownReplies = 16;
+// known; and what a reply is taken for at the least, so that a thousand calls may run.
+constexpr size_t kRepliesToComePart = 4;
+constexpr size_t kUnknownReplies = 8;
 constexpr size_t kSmallReplyBytes = 4 << 10;
-// A handler that has not answered for so long waits for something that others need not wait for.
+// What is expected of a method becomes less by this part with each reply.
+constexpr uint32_t kForgottenPart = 64;
+// A handler that has not answered for so long waits for something that others need not wait for, as long as all that may
+// come is not more than unsent_bytes_max; and after so many times that, even then.
 constexpr absl::Duration kReplyOverdue = absl::Milliseconds(5);
+constexpr uint32_t kRepliesLongOverdue = 200;
+// So much input is taken at once where messages may be packed, and where they are.
+constexpr size_t kPieceBytes = 16 << 10;
+constexpr size_t kPackedPieceBytes = 4 << 10;
+// Calls wait so long for others to give up what their requests occupy.
+constexpr absl::Duration kRequestsOverdue = absl::Seconds(5);
 constexpr absl::Duration kProbeRarely = absl::Minutes(6);
 
 CodecOptions CodecOptionsOf(const ConnectionLimits& limits) {
@@ -205,12 +213,17 @@ void Session::ConnectionMade(Transport& transport) {
   peer_ = transport.peer();
   local_ = transport.local();
   if (state_ == State::kClosing) return CloseTransport();  // closed while it was being connected
+  if (options_.gate != nullptr) {
+    admitted_ = options_.gate->Admit(*this);
+    if (!admitted_) return Abort(absl::ResourceExhaustedError("too many connections of this peer"));
+  }
   const absl::Status marks = transport.SetWriteBufferLimits(
       {.high = options_.limits.write_high_bytes, .low = options_.limits.write_low_bytes});
   if (!marks.ok()) throw StatusError(marks);
   const MonotonicTime now = loop_.Time();
   if (role_ == Role::kClient) {
     if (codec_ == nullptr && !TakeAlpn()) return;
+    unfinished_ = 0;  // nothing was begun
     state_ = State::kOpen;
     last_received_ = active_at_ = now;
     WatchFrom(now);
@@ -219,7 +232,7 @@ void Session::ConnectionMade(Transport& transport) {
     return;
   }
   state_ = State::kDetecting;
-  loop_.ScheduleAt(preface_timer_, now + options_.limits.preface_timeout);
+  loop_.ScheduleAt(unfinished_timer_, now + options_.limits.preface_timeout);
 }
 
 bool Session::TakeAlpn() {
@@ -235,12 +248,12 @@ bool Session::TakeAlpn() {
 
 void Session::DataReceived(absl::Span<const char> data) {
   if (state_ == State::kDetecting) {
-    if (detecting_.empty()) {
+    if (held_input_.empty()) {
       Detect(data);
     } else {
       // The first bytes came in pieces.
-      detecting_.append(data.data(), data.size());
-      const std::string first = std::exchange(detecting_, {});
+      held_input_.append(data.data(), data.size());
+      const std::string first = std::exchange(held_input_, {});
       Detect(first);
       return Receive(first);
     }
@@ -250,14 +263,39 @@ void Session::DataReceived(absl::Span<const char> data) {
 
 void Session::Receive(absl::Span<const char> data) {
   if (state_ != State::kOpen) return;  // what comes after the end is not looked at
-  started_this_turn_ = 0;
+  BeginTurn();
   ping_outstanding_ = false;
   heard_ = true;
   const MonotonicTime now = loop_.Time();
   codec_->TimePassed(now - std::exchange(last_received_, now));
+  if (!held_input_.empty()) {  // it came although reading is paused
+    held_input_.append(data.data(), data.size());
+    return;
+  }
+  TakeIn(data);
+}
+
+void Session::TakeIn(absl::Span<const char> data) {
   absl::Status received;
   try {
-    received = codec_->Receive(data);
+    while (received.ok() && !data.empty() && state_ == State::kOpen) {
+      // Calls that wait for something else than their turn may need what comes.
+      if (unpacks_ && (TurnIsOver() || MayStartPending())) {
+        counters_.reads_delayed.Add();
+        held_input_.assign(data.data(), data.size());
+        transport_->PauseReading();
+        if (!take_rest_.linked()) loop_.Schedule(take_rest_);
+        break;
+      }
+      // What a piece unpacks to is known when it was unpacked: a thousand times as much.
+      size_t piece = data.size();
+      if (wire_ == Wire::kGrpc) piece = std::min(piece, unpacks_ ? kPackedPieceBytes : kPieceBytes);
+      received = codec_->Receive(data.subspan(0, piece));
+      data.remove_prefix(piece);
+      const size_t unpacked = codec_->TakeUnpackedBytes();
+      unpacks_ |= unpacked > 0;
+      bytes_this_turn_ += unpacked;
+    }
   } catch (...) {  // Fatal out of a handler or an actor: what came behind it will not be looked at
     Abort(absl::InternalError("the connection failed"));
     throw;
@@ -268,8 +306,28 @@ void Session::Receive(absl::Span<const char> data) {
   } else if (draining_) {
     MaybeCloseIdle();  // credit may have let the last reply go
   }
+  if (state_ == State::kOpen) WatchUnfinished();
   FlushSoon();
   Recharge();
+}
+
+void Session::TakeRest() {
+  if (state_ != State::kOpen) return;
+  BeginTurn();
+  const std::string rest = std::exchange(held_input_, {});
+  TakeIn(rest);
+  if (held_input_.empty() && state_ == State::kOpen) transport_->ResumeReading();
+}
+
+void Session::WatchUnfinished() {
+  const uint64_t unfinished = codec_->unfinished();
+  if (unfinished == unfinished_) return;
+  unfinished_ = unfinished;
+  loop_.Cancel(unfinished_timer_);
+  if (unfinished == 0) return;
+  const ConnectionLimits& limits = options_.limits;
+  const absl::Duration time = unfinished == Codec::kPreface ? limits.preface_timeout : limits.header_timeout;
+  loop_.ScheduleAt(unfinished_timer_, last_received_ + time);
 }
 
 void Session::Detect(absl::Span<const char> data) {
@@ -279,13 +337,12 @@ void Session::Detect(absl::Span<const char> data) {
   } else if (absl::StartsWith(first, kGrpcMagic)) {
     wire_ = Wire::kGrpc;
   } else if (absl::StartsWith(kNativeMagic, first) || absl::StartsWith(kGrpcMagic, first)) {
-    detecting_.assign(data.data(), data.size());
+    held_input_.assign(data.data(), data.size());
     return;
   } else {
     counters_.wires_unknown.Add();
     return CloseWith(absl::InvalidArgumentError("the peer speaks none of our wires"));
   }
-  loop_.Cancel(preface_timer_);
   state_ = State::kOpen;
   OpenCodec();
   active_at_ = last_received_;
@@ -316,9 +373,13 @@ void Session::OpenCodec() {
   if (WithholdsCredit()) codec_->PauseCredit();
 }
 
-void Session::OnPrefaceTimeout() {
-  counters_.preface_timeouts.Add();
-  Abort(absl::DeadlineExceededError("the peer did not say what it speaks"));
+void Session::OnUnfinished() {
+  if (unfinished_ == Codec::kPreface) {
+    counters_.preface_timeouts.Add();
+    return Abort(absl::DeadlineExceededError("the peer did not say what it speaks"));
+  }
+  counters_.header_timeouts.Add();
+  CloseWith(absl::DeadlineExceededError("a block of headers was not ended in time"));
 }
 
 bool Session::EofReceived() {
@@ -353,17 +414,26 @@ bool Session::EofReceived() {
 void Session::PauseWriting() {
   write_paused_ = true;
   stalled_bytes_ = SIZE_MAX;
-  for (const uint32_t index : actor_order_) {
-    if (!CallActor("PauseWriting", [&] { actors_[index]->PauseWriting(); })) return;
-  }
+  TellActors();
 }
 
 void Session::ResumeWriting() {
   write_paused_ = false;
   room_wanted_ = true;
   FlushSoon();
+  TellActors();
+}
+
+void Session::TellActors() {
+  // Not what streams have queued: their callers may read it when they like, after something else was answered.
+  const size_t waiting = codec_ == nullptr ? 0 : codec_->waiting_reply_bytes();
+  const ConnectionLimits& limits = options_.limits;
+  const bool pause = write_paused_ || waiting > (actors_paused_ ? limits.write_low_bytes : limits.write_high_bytes);
+  if (pause == std::exchange(actors_paused_, pause)) return;
   for (const uint32_t index : actor_order_) {
-    if (!CallActor("ResumeWriting", [&] { actors_[index]->ResumeWriting(); })) return;
+    const bool told = pause ? CallActor("PauseWriting", [&] { actors_[index]->PauseWriting(); })
+                            : CallActor("ResumeWriting", [&] { actors_[index]->ResumeWriting(); });
+    if (!told) return;
   }
 }
 
@@ -406,12 +476,14 @@ void Session::ConnectionLost(const absl::Status& reason) {
   transport_ = nullptr;
   lost_reason_ = close_reason_.ok() ? reason : close_reason_;
   state_ = State::kLost;
-  loop_.Cancel(preface_timer_);
+  loop_.Cancel(unfinished_timer_);
   loop_.Cancel(linger_timer_);
   loop_.Cancel(watch_timer_);
   loop_.Cancel(replies_timer_);
+  loop_.Cancel(requests_timer_);
   flush_.Unlink();
   start_pending_.Unlink();
+  take_rest_.Unlink();
   const absl::Status why = absl::UnavailableError(
       reason.ok() ? "the connection was closed" : absl::StrCat("the connection was lost: ", reason.message()));
   while (!waiting_.empty()) waiting_.front().MoveOrEnd(why);
@@ -430,14 +502,16 @@ void Session::Flush() {
   if (!write_paused_) {
     FlushNow();
     if (!write_paused_ && std::exchange(room_wanted_, false)) OnRoom();
-    if (!pending_.empty() && !MustWait()) SchedulePending();
+    if (MayStartPending()) SchedulePending();
   }
+  if (state_ != State::kOpen) return Recharge();  // an actor that was told to pause has ended it
   if (!watching_stalls_ && (write_paused_ || codec_->waiting_bytes() > 0)) {
     watching_stalls_ = true;
     stalls_looked_at_ = loop_.Time();
     if (CheckStalls()) WatchFrom(stalls_looked_at_);
   }
   Recharge();
+  TellActors();
 }
 
 void Session::FlushNow() {
@@ -542,7 +616,7 @@ bool Session::CheckStalls() {
 // ---------------------------------------------------------------------------------------------------- memory
 
 int64_t Session::held_bytes() const {
-  size_t bytes = detecting_.size() + unread_bytes_ + request_bytes_ + kept_bytes_ + static_cast<size_t>(actor_bytes_);
+  size_t bytes = held_input_.size() + unread_bytes_ + request_bytes_ + kept_bytes_ + static_cast<size_t>(actor_bytes_);
   if (codec_ != nullptr) bytes += codec_->held_bytes() + codec_->output().size();
   if (transport_ != nullptr) bytes += transport_->write_buffer_size();
   return static_cast<int64_t>(bytes);
@@ -633,7 +707,7 @@ void Session::CloseAs(const absl::Status& for_peer, const absl::Status& for_call
 
 void Session::CloseTransport() {
   if (transport_ == nullptr) return;
-  loop_.Cancel(preface_timer_);
+  loop_.Cancel(unfinished_timer_);
   loop_.Cancel(watch_timer_);
   if (codec_ != nullptr) codec_->SendLastWords();
   FlushNow();
@@ -780,6 +854,8 @@ CallEvents* Session::OnCall(IncomingCall& incoming) {
   if (call.over()) return nullptr;
   if (call.method().ordered() && single_client()) {
     call.EnterOrder(gates().Order(*call.method().order));
+    // What it waits for may need credit.
+    if (!call.admitted_ && !call.over() && RequestsAreOver()) call.EndEarly(RequestsRefused());
   } else if (call.method().ordered()) {
     call.EndEarly(absl::FailedPreconditionError(
         absl::StrCat(call.method().path, " has a place in the order of a session, and the calls of ", wire(),
@@ -787,6 +863,7 @@ CallEvents* Session::OnCall(IncomingCall& incoming) {
                      "troupe+dns:///host:port")));
   }
   if (call.ready() && !call.over()) Start(call);
+  if (!call.over()) call.KeepRequest();
   // Forgotten: the handler has closed the connection, and may run on.
   const bool forgotten = call.id() == 0;
   return forgotten || (call.over() && !call.handler_runs()) ? nullptr : &call;
@@ -800,36 +877,93 @@ internal::CallGates& Session::gates() {
 void Session::StartLater(SessionServerCall& call) {
   if (state_ != State::kOpen) return;  // it ends with the others
   pending_.PushBack(call);
-  if (!MustWait()) SchedulePending();
+  if (MayStartPending()) SchedulePending();
 }
 
-bool Session::MustWait(Counter** delayed) {
+bool Session::MustWait(const SessionServerCall& next, Counter** delayed) {
+  const ConnectionLimits& limits = options_.limits;
   Counter* cause = nullptr;
-  if (IsStalled() || codec_->waiting_reply_bytes() > options_.limits.write_high_bytes) {
+  if (IsStalled() || codec_->waiting_reply_bytes() > limits.write_high_bytes) {
     cause = &counters_.starts_delayed_unsent;
-  } else if (replies_to_come_ > 0 &&
-             replies_to_come_ + ReplyBytesExpected() > options_.limits.unsent_bytes_max / kRepliesToComePart) {
-    cause = &counters_.starts_delayed_replies;
-    if (!replies_timer_.scheduled()) loop_.ScheduleAt(replies_timer_, loop_.Time() + kReplyOverdue);
+  } else if (running_bytes_ > 0 && running_bytes_ + next.request_bytes_ > limits.request_bytes_max) {
+    cause = &counters_.requests_delayed;
+    if (!requests_timer_.scheduled()) loop_.ScheduleAt(requests_timer_, loop_.Time() + kRequestsOverdue);
+  } else if (replies_to_come_ > 0 || all_replies_to_come_ > 0) {
+    const RepliesExpected expected = Expect(next.served());
+    if ((replies_to_come_ > 0 && replies_to_come_ + expected.soon > limits.unsent_bytes_max / kRepliesToComePart) ||
+        (all_replies_to_come_ > 0 && all_replies_to_come_ + expected.ever > limits.unsent_bytes_max)) {
+      cause = &counters_.starts_delayed_replies;
+      if (!replies_timer_.scheduled()) loop_.ScheduleAt(replies_timer_, loop_.Time() + kReplyOverdue);
+    }
   }
   if (delayed != nullptr) *delayed = cause;
   return cause != nullptr;
 }
 
-size_t Session::ReplyBytesExpected() const {
-  if (reply_bytes_expected_ == 0) return options_.limits.unsent_bytes_max / kRepliesToComePart / kUnknownReplies;
-  return std::max<size_t>(reply_bytes_expected_, kSmallReplyBytes);
+bool Session::MayStartPending() { return !pending_.empty() && !MustWait(pending_.front()); }
+
+bool Session::WouldStart(const SessionServerCall& call) {
+  return pending_.empty() && !TurnIsOver() && call.admitted_ && !MustWait(call);
 }
 
-void Session::Learn(const google::protobuf::MessageLite& message) {
+Session::RepliesExpected Session::Expect(const internal::ServedMethod& method) const {
+  const size_t known = reply_bytes_.empty() ? 0 : reply_bytes_[method.index];
+  if (known > 0) return {std::max(known, kSmallReplyBytes), std::max(known, kSmallReplyBytes)};
+  // Other connections may know better.
+  const size_t unknown = options_.limits.unsent_bytes_max / kRepliesToComePart / kUnknownReplies;
+  return {std::max<size_t>(unknown, method.pool->reply_bytes()), kSmallReplyBytes};
+}
+
+void Session::Learn(const internal::ServedMethod& method, const google::protobuf::MessageLite& message) {
   const auto bytes = static_cast<uint32_t>(message.GetCachedSize());
-  reply_bytes_expected_ = std::max({uint32_t{1}, bytes, reply_bytes_expected_ - reply_bytes_expected_ / 16});
+  if (reply_bytes_.empty()) reply_bytes_.resize(table_->methods());
+  uint32_t& expected = reply_bytes_[method.index];
+  expected = std::max({uint32_t{1}, bytes, expected - expected / kForgottenPart});
+  method.pool->Learn(bytes);
+  silent_reckonings_ = 0;
 }
 
 void Session::OnRepliesOverdue() {
   ++reckoning_;
   replies_to_come_ = 0;
-  if (!pending_.empty() && !MustWait()) SchedulePending();
+  if (++silent_reckonings_ >= kRepliesLongOverdue) {
+    silent_reckonings_ = 0;
+    ++long_reckoning_;
+    all_replies_to_come_ = 0;
+  }
+  if (MayStartPending()) SchedulePending();
+}
+
+absl::Status Session::RequestsRefused() {
+  counters_.requests_refused.Add();
+  return absl::ResourceExhaustedError(absl::StrCat("the requests of ", in_flight_, " calls of this connection occupy ",
+                                                   request_bytes_, " bytes, at most ",
+                                                   options_.limits.request_bytes_max));
+}
+
+void Session::OnRequestBytes() {
+  const size_t most = options_.limits.request_bytes_max;
+  const bool full = !requests_overdue_ && request_bytes_ > (requests_full_ ? most - most / 4 : most);
+  if (full && !requests_timer_.scheduled() && state_ == State::kOpen) {
+    loop_.ScheduleAt(requests_timer_, loop_.Time() + kRequestsOverdue);
+  }
+  if (full == std::exchange(requests_full_, full) || state_ != State::kOpen) return;
+  full ? PauseCredit() : ResumeCredit();
+}
+
+void Session::OnRequestsOverdue() {
+  if (state_ != State::kOpen || (!requests_full_ && pending_.empty())) return;
+  // A peer that reads nothing is another matter.
+  const bool unread = IsStalled() || codec_->waiting_reply_bytes() > options_.limits.write_high_bytes;
+  if (std::exchange(request_ended_, false) || unread) {
+    return loop_.ScheduleAt(requests_timer_, loop_.Time() + kRequestsOverdue);
+  }
+  requests_overdue_ = true;
+  for (const auto& call : ServerCalls()) {
+    if (call->request_bytes_ == 0 || call->handler_runs() || call->over()) continue;
+    call->EndEarly(RequestsRefused());
+  }
+  OnRequestBytes();
 }
 
 void Session::SchedulePending() {
@@ -838,7 +972,9 @@ void Session::SchedulePending() {
 
 void Session::Start(SessionServerCall& call) {
   Counter* delayed = nullptr;
-  if (MustWait(&delayed) || !pending_.empty() || started_this_turn_ >= options_.limits.calls_per_turn_max) {
+  const bool turn_is_over = call.unpacked() ? started_this_turn_ >= options_.limits.calls_per_turn_max : TurnIsOver();
+  if (MustWait(call, &delayed) || !pending_.empty() || turn_is_over) {
+    if (delayed == &counters_.requests_delayed && requests_overdue_) return call.EndEarly(RequestsRefused());
     (delayed != nullptr ? *delayed : counters_.turns_exhausted).Add();
     pending_.PushBack(call);
     if (delayed == nullptr) SchedulePending();
@@ -848,32 +984,42 @@ void Session::Start(SessionServerCall& call) {
 }
 
 void Session::StartNow(SessionServerCall& call) {
-  if (table_->actors()[call.served().actor].serial && !call.HasTurn(gates().Serial(call.served().actor))) return;
+  if (table_->actors()[call.served().actor].serial && !call.HasTurn(gates().Serial(call.served().actor))) {
+    if (!call.over() && RequestsAreOver()) call.EndEarly(RequestsRefused());
+    return;
+  }
   ++started_this_turn_;
-  Actor* const actor = ActorAt(call.served().actor);
-  if (actor == nullptr) return;  // the connection is closing, and the call with it
-  const InUserCode entered(*this);
   if (!call.deadline().is_infinite() && call.deadline() <= loop_.Time()) {
     return call.EndEarly(absl::DeadlineExceededError("the deadline passed before the call was started"));
   }
+  if (!call.unpacked()) {
+    if (const absl::Status unpacked = call.UnpackRequest(); !unpacked.ok()) return call.EndEarly(unpacked);
+    bytes_this_turn_ += call.request_bytes_;
+  }
+  Actor* const actor = ActorAt(call.served().actor);
+  if (actor == nullptr) return;  // the connection is closing, and the call with it
+  const InUserCode entered(*this);
   const auto keep = internal::CoreRef<SessionServerCall>::Share(call);
+  call.running_bytes_ = call.request_bytes_;
+  running_bytes_ += call.running_bytes_;
   call.RunHandlerNow(*actor);
   if (!call.handler_runs()) return;
   loop_.tasks().PushBack(call);
+  const RepliesExpected expected = Expect(call.served());
   call.reckoning_ = reckoning_;
-  call.reply_to_come_ = ReplyBytesExpected();
-  replies_to_come_ += call.reply_to_come_;
+  call.long_reckoning_ = long_reckoning_;
+  call.replies_expected_ = expected;
+  replies_to_come_ += expected.soon;
+  all_replies_to_come_ += expected.ever;
 }
 
 void Session::StartPending() {
-  started_this_turn_ = 0;
+  BeginTurn();
   const auto go_on_later = [this] {
-    if (!pending_.empty() && !MustWait()) SchedulePending();
+    if (MayStartPending()) SchedulePending();
   };
   try {
-    while (!pending_.empty() && started_this_turn_ < options_.limits.calls_per_turn_max && !MustWait()) {
-      StartNow(pending_.PopFront());
-    }
+    while (!TurnIsOver() && MayStartPending()) StartNow(pending_.PopFront());
   } catch (...) {  // Fatal
     go_on_later();
     throw;
@@ -886,9 +1032,19 @@ void Session::OnCallEnded(SessionServerCall& call) {
   static_cast<ListNode<Pending>&>(call).Unlink();
   static_cast<internal::TaskNode&>(call).Unlink();
   active_ = true;
-  request_bytes_ -= std::exchange(call.request_bytes_, 0);
-  const size_t to_come = std::exchange(call.reply_to_come_, 0);
-  if (call.reckoning_ == reckoning_) replies_to_come_ -= to_come;
+  if (const size_t bytes = std::exchange(call.request_bytes_, 0); bytes > 0) {
+    request_bytes_ -= bytes;
+    metadata_bytes_ -= std::exchange(call.metadata_bytes_, 0);
+    if (const size_t ran = std::exchange(call.running_bytes_, 0); ran > 0) {
+      running_bytes_ -= ran;
+      request_ended_ = true;
+      requests_overdue_ = false;
+    }
+    OnRequestBytes();
+  }
+  const RepliesExpected expected = std::exchange(call.replies_expected_, {});
+  if (call.reckoning_ == reckoning_) replies_to_come_ -= expected.soon;
+  if (call.long_reckoning_ == long_reckoning_) all_replies_to_come_ -= expected.ever;
   if (gates_ != nullptr) {
     // Either may let others in, which start later, or refuse them. Those end in here, and must not find the session idle.
     if (call.method().ordered()) gates_->Order(*call.method().order).End(call, call.ended_ok());

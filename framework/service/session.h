@@ -65,20 +65,24 @@ struct SessionCounters {
   Counter starts_delayed_unsent;   // calls waited unstarted because output was not read
   Counter starts_delayed_replies;  // or because those that run were likely to answer much
   Counter replies_dropped;         // answered RESOURCE_EXHAUSTED, over unsent_bytes_max
-  Counter requests_refused;        // over request_bytes_max
+  Counter requests_delayed;        // calls waited unstarted, over request_bytes_max
+  Counter requests_refused;        // the same, for too long
   Counter credit_pauses;           // actors held more than actor_bytes_max
   Counter calls_waiting_refused;   // ours, over calls_waiting_max
   Counter calls_moved;             // ours, not started by one connection and sent again by another, or once more
   Counter messages_malformed;      // requests that do not parse, or are nested deeper than 100 messages
+  Counter messages_heavy;          // requests of more fields than message_fields_max
+  Counter reads_delayed;           // a turn had no time for all that came: packed messages became too much
   Counter wires_unknown;
   Counter preface_timeouts;
+  Counter header_timeouts;
   Counter linger_timeouts;  // peers that did not close their end after ours
   Counter idle_timeouts;
   Counter keepalive_timeouts;
-  Counter connections_aged;   // ended for their age
-  Counter write_stalls;  // connections that took no bytes for a window_timeout
+  Counter connections_aged;  // ended for their age
+  Counter write_stalls;      // connections that took no bytes for a window_timeout
   Counter format_errors;
-  Counter connections_refused;  // over connections_max, or not serving
+  Counter connections_refused;  // over connections_max or the share of a peer, or not serving
   WireCounters wire;
   MemoryCounters memory;
 };
@@ -91,16 +95,28 @@ enum class Wire : uint8_t {
 // What it is called in a TLS handshake.
 const char* AlpnOf(Wire wire);
 
+class Session;
+
+// Who may refuse a connection once it is known whose it is.
+class SessionGate {
+ public:
+  virtual bool Admit(Session& session) = 0;
+
+ protected:
+  ~SessionGate() = default;
+};
+
 struct SessionOptions {
   ConnectionLimits limits;
   // For a client; a server is told by the first bytes.
   Wire wire = Wire::kNative;
   // For a client: the handshake of TLS decides, and calls wait for it. A server that agrees on nothing is refused.
   bool wire_by_alpn = false;
-  std::string authority = {};     // the host that is called, for gRPC
-  bool tls = false;               // of the transport, for gRPC
+  std::string authority = {};                    // the host that is called, for gRPC
+  bool tls = false;                              // of the transport, for gRPC
   Compression compression = Compression::kNone;  // of what we send, where a call does not say
-  MemoryGuard* memory = nullptr;  // outlives the session; null: nobody counts
+  MemoryGuard* memory = nullptr;                 // outlives the session; null: nobody counts
+  SessionGate* gate = nullptr;                   // asked in ConnectionMade; null: nobody refuses
 };
 
 class Session final : public Connection, public ListNode<Session>, public MemoryGuard::Holder, private CodecEvents {
@@ -137,6 +153,8 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   void DestroyHandlers();
   bool ended() const { return ended_; }
   bool lost() const { return state_ == State::kLost; }
+  // By the gate of its options.
+  bool admitted() const { return admitted_; }
   // Calls of the peer that were taken up and have not ended.
   size_t calls_in_flight() const { return in_flight_; }
   size_t handlers_running() const;
@@ -223,8 +241,13 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   // False: what TLS has agreed on is none of ours, and the connection is ending.
   bool TakeAlpn();
   void Receive(absl::Span<const char> data);
+  // Gives it to the codec, as far as the turn's time goes; the rest is taken later.
+  void TakeIn(absl::Span<const char> data);
+  void TakeRest();
+  // Watches over what the peer has begun and has to end soon.
+  void WatchUnfinished();
   void OpenCodec();
-  void OnPrefaceTimeout();
+  void OnUnfinished();
   void OnLingerTimeout();
   // Sends what is there and ends our direction; the connection is lost when the peer ends its own, or after a while.
   void CloseTransport();
@@ -234,6 +257,9 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   }
   void Flush();
   void FlushNow();
+  // Tells actors when what is unsent, in the transport or waiting for credit as single replies, is too much, and when it
+  // is not any more.
+  void TellActors();
   // Unsent bytes are above the write mark: OnRoom() follows when they are not.
   bool IsStalled();
   void OnRoom();
@@ -243,8 +269,8 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   void Recharge() {
     if (memory_ != nullptr) memory_->Recharge(*this);
   }
-  // The process is short of memory, or our actors hold too much for the peer.
-  bool WithholdsCredit() const { return actors_full_ || (memory_ != nullptr && memory_->tight()); }
+  // The process is short of memory, or our actors hold too much for the peer, or its requests do.
+  bool WithholdsCredit() const { return actors_full_ || requests_full_ || (memory_ != nullptr && memory_->tight()); }
   // Idle, silent, stalled and old connections.
   void OnWatch();
   // False: the connection is ending.
@@ -265,13 +291,38 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   void EndClientCalls(const absl::Status& why);
 
   // ---- calls of the peer
-  // Accepted calls wait unstarted, and `delayed` says for what. StartPending() follows when they need not any more.
-  bool MustWait(Counter** delayed = nullptr);
-  size_t ReplyBytesExpected() const;
+  // The next accepted call waits unstarted, and `delayed` says for what. StartPending() follows when it need not any
+  // more.
+  bool MustWait(const internal::SessionServerCall& next, Counter** delayed = nullptr);
+  // Some wait that need not.
+  bool MayStartPending();
+  // This turn has seen enough of the calls of this connection.
+  bool TurnIsOver() const {
+    return started_this_turn_ >= options_.limits.calls_per_turn_max ||
+           bytes_this_turn_ >= options_.limits.bytes_per_turn_max;
+  }
+  void BeginTurn() {
+    started_this_turn_ = 0;
+    bytes_this_turn_ = 0;
+  }
+  // It would start now: its request need not be kept as it came.
+  bool WouldStart(const internal::SessionServerCall& call);
+  // What the handler of a call is reckoned with: within a while, and as long as it runs, where that is known.
+  struct RepliesExpected {
+    size_t soon = 0;
+    size_t ever = 0;
+  };
+  RepliesExpected Expect(const internal::ServedMethod& method) const;
   // A reply, or a message of a stream, has been sent: the next may be as large.
-  void Learn(const google::protobuf::MessageLite& message);
+  void Learn(const internal::ServedMethod& method, const google::protobuf::MessageLite& message);
   // The handlers that run have not answered for a while: they wait for something, and others may start.
   void OnRepliesOverdue();
+  // The requests that are held have become more or less: the peer is given credit, or none.
+  void OnRequestBytes();
+  bool RequestsAreOver() const { return request_bytes_ > options_.limits.request_bytes_max; }
+  absl::Status RequestsRefused();
+  // No call that holds a request has ended for a while although others wait for that.
+  void OnRequestsOverdue();
   void SchedulePending();
   // Starts the call now or queues it.
   void Start(internal::SessionServerCall& call);
@@ -336,14 +387,20 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   absl::AnyInvocable<void(Session&)> on_ended_;
 
   State state_ = State::kConnecting;
+  bool admitted_ = false;
   bool draining_ = false;
   bool goaway_sent_ = false;  // by a drain
   bool write_paused_ = false;
-  bool room_wanted_ = false;   // someone waits for the output to go although the transport is not paused
-  bool eof_received_ = false;  // the peer sends no more, and still reads
-  bool keep_open_ = false;     // an actor wants to go on nevertheless
-  bool active_ = false;        // a call has ended since the watch last looked
-  bool aged_ = false;          // it drains for its age
+  bool actors_paused_ = false;     // PauseWriting is the last that they were told
+  bool requests_full_ = false;     // over request_bytes_max
+  bool requests_overdue_ = false;  // and for too long: refused instead
+  bool request_ended_ = false;     // since the timer was set
+  bool room_wanted_ = false;       // someone waits for the output to go although the transport is not paused
+  bool eof_received_ = false;      // the peer sends no more, and still reads
+  bool keep_open_ = false;         // an actor wants to go on nevertheless
+  bool unpacks_ = false;           // it sends packed messages
+  bool active_ = false;            // a call has ended since the watch last looked
+  bool aged_ = false;              // it drains for its age
   bool heard_ = false;
   bool answered_ = false;
   bool ping_outstanding_ = false;
@@ -358,7 +415,9 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   Transport* transport_ = nullptr;      // from ConnectionMade to ConnectionLost
   SocketAddress peer_;
   SocketAddress local_;
-  std::string detecting_;  // the first bytes, while there are too few
+  // The first bytes, while there are too few; later what a turn had no time for, while the transport does not read.
+  std::string held_input_;
+  uint64_t unfinished_ = Codec::kPreface;
   std::unique_ptr<Codec> codec_;
   MonotonicTime last_received_;
   MonotonicTime active_at_;
@@ -368,25 +427,32 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   MonotonicTime stalls_looked_at_;
   size_t stalled_bytes_ = 0;  // in the transport when the stall was last looked at
   size_t lingering_bytes_ = 0;
-  // What applications have not read yet; unary requests whose handlers have not ended; those of ours that may have to be
-  // sent again.
+  // What applications have not read yet; unary requests and metadata of calls whose handlers have not ended, those of
+  // them whose handlers run, and metadata alone; requests of ours that may have to be sent again.
   size_t unread_bytes_ = 0;
   size_t request_bytes_ = 0;
+  size_t running_bytes_ = 0;
+  size_t metadata_bytes_ = 0;
   size_t kept_bytes_ = 0;
   int64_t actor_bytes_ = 0;
   bool actors_full_ = false;  // they held more than actor_bytes_max, and still more than half of it
 
-  // What handlers that run are likely to answer: each what was sent last, or a little less than that before it. The
-  // reckoning begins anew when nothing has come of them for a while.
+  // What handlers that run are likely to answer: each what was sent last by its method, or a little less than that before
+  // it. The reckoning begins anew when nothing has come of them for a while; that of all handlers, when nothing has for
+  // long.
   size_t replies_to_come_ = 0;
-  uint32_t reply_bytes_expected_ = 0;  // 0: none has been sent
+  size_t all_replies_to_come_ = 0;
+  std::vector<uint32_t> reply_bytes_;  // by ServedMethod::index; 0: none has been sent
   uint32_t reckoning_ = 0;
+  uint32_t long_reckoning_ = 0;
+  uint32_t silent_reckonings_ = 0;  // since a reply has come
 
   IntrusiveList<internal::SessionServerCall, InFlight> server_calls_;
   IntrusiveList<internal::SessionServerCall, Pending> pending_;  // taken up, handler not started
   std::unique_ptr<internal::CallGates> gates_;                   // null until a call needs them
   size_t in_flight_ = 0;
   uint32_t started_this_turn_ = 0;
+  size_t bytes_this_turn_ = 0;
   IntrusiveList<internal::SessionClientCall, InFlight> client_calls_;
   IntrusiveList<internal::SessionClientCall, Pending> waiting_;  // for the peer to grant room
   size_t waiting_count_ = 0;
@@ -399,10 +465,12 @@ class Session final : public Connection, public ListNode<Session>, public Memory
   Step<&Session::Flush> flush_{*this};
   Step<&Session::StartPending> start_pending_{*this};
   Step<&Session::End> end_{*this};
-  Timeout<&Session::OnPrefaceTimeout> preface_timer_{*this};
+  Step<&Session::TakeRest> take_rest_{*this};
+  Timeout<&Session::OnUnfinished> unfinished_timer_{*this};
   Timeout<&Session::OnLingerTimeout> linger_timer_{*this};
   Timeout<&Session::OnWatch> watch_timer_{*this};
   Timeout<&Session::OnRepliesOverdue> replies_timer_{*this};
+  Timeout<&Session::OnRequestsOverdue> requests_timer_{*this};
 };
 
 }  // namespace troupe

@@ -208,6 +208,12 @@ class Codec {
   // Resets the calls of the peer that this finds with waiting bytes for the third time while nothing of them has gone:
   // their caller gives no credit. Not OK: as Receive().
   virtual absl::Status ExpireStalled() = 0;
+  // The peer has begun what it has to end soon: its preface, or a block of headers, which has another number than the one
+  // before. 0: it has not.
+  static constexpr uint64_t kPreface = 1;
+  virtual uint64_t unfinished() const = 0;
+  // What packed messages have become since it was asked last: work of which the bytes that came do not tell.
+  virtual size_t TakeUnpackedBytes() { return 0; }
   virtual size_t open_calls() const = 0;
   // Bytes held for this connection beyond output(): incomplete input, waiting messages.
   virtual size_t held_bytes() const = 0;

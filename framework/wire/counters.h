@@ -18,14 +18,15 @@ struct WireCounters {
   Counter messages_sent;
   Counter messages_packed;  // of these
   // What peers did beyond limits; the call answers with a status.
-  Counter calls_refused;       // beyond the calls granted
-  Counter messages_too_large;  // received; or ours, refused before they were sent
-  Counter metadata_refused;    // too large, too many, or malformed
-  Counter resets_received;     // of calls that the peer had opened
-  Counter resets_caused;       // sent because of what the peer did
-  Counter late_frames;         // of calls that were over
-  Counter glitches;            // frames without use: empty, unknown, needless credit, pings
-  Counter calls_stalled;       // reset because their peer gave no credit
+  Counter calls_refused;        // beyond the calls granted
+  Counter messages_too_large;   // received; or ours, refused before they were sent
+  Counter messages_unfinished;  // begun, with too many others that were not finished
+  Counter metadata_refused;     // too large, too many, or malformed
+  Counter resets_received;      // of calls that the peer had opened
+  Counter resets_caused;        // sent because of what the peer did
+  Counter late_frames;          // of calls that were over
+  Counter glitches;             // frames without use: empty, unknown, needless credit, pings
+  Counter calls_stalled;        // reset because their peer gave no credit
   Counter pings_received;
   // What ended a connection.
   Counter format_errors;

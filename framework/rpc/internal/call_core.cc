@@ -5,6 +5,7 @@
 
 #include "troupe/base/errors.h"
 #include "troupe/base/pool.h"
+#include "troupe/rpc/internal/message_weight.h"
 
 namespace troupe::internal {
 
@@ -17,7 +18,8 @@ CallCore::~CallCore() {
 }
 
 bool CallCore::Parse(absl::Span<const char> bytes, google::protobuf::MessageLite& message) {
-  return bytes.size() <= INT_MAX && message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()));
+  too_heavy_ = !IsLight(bytes, message, weight_max_);
+  return !too_heavy_ && bytes.size() <= INT_MAX && message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()));
 }
 
 CallCore::ReadResult CallCore::TryRead(google::protobuf::MessageLite& message) {

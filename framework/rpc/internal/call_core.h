@@ -77,6 +77,11 @@ class CallCore {
   void WakeWriters();
   // Wakes whoever waits in this call.
   void WakeAll();
+  // Messages that would be more work than this are not parsed (message_weight.h), and too_heavy() tells afterwards.
+  void set_weight_max(size_t most) { weight_max_ = most; }
+  bool too_heavy() const { return too_heavy_; }
+  // False: it does not parse, or was too heavy.
+  bool Parse(absl::Span<const char> bytes, google::protobuf::MessageLite& message);
   bool reading_closed() const { return reading_closed_; }
   bool has_received() const { return first_ != nullptr; }
   // Makes it as new, for reuse. REQUIRES: nobody waits in it.
@@ -93,13 +98,14 @@ class CallCore {
     Packed packed;
     char* bytes() { return reinterpret_cast<char*>(this + 1); }
   };
-  static bool Parse(absl::Span<const char> bytes, google::protobuf::MessageLite& message);
 
   EventLoop& core_loop_;
   uint32_t references_ = 1;
   bool reading_closed_ = false;
   bool last_compressed_ = false;
   bool reads_watched_ = false;
+  bool too_heavy_ = false;
+  size_t weight_max_ = SIZE_MAX;
   Received* first_ = nullptr;
   Received* last_ = nullptr;
   ReadLeaf* reader_ = nullptr;

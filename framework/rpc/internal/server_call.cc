@@ -1,7 +1,6 @@
 #include "troupe/rpc/internal/server_call.h"
 
 #include <algorithm>
-#include <climits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,7 +10,7 @@ namespace troupe::internal {
 namespace {
 
 // Messages that grew beyond this are not kept for the next call.
-constexpr size_t kKeptMessageBytes = 64 << 10;
+constexpr size_t kKeptMessageBytes = 16 << 10;
 // A request of fewer bytes is charged as it came: to ask what it occupies takes longer than most handlers run.
 constexpr size_t kFewRequestBytes = 512;
 
@@ -46,8 +45,8 @@ void ServerCall::Begin(const MethodInfo& method, MonotonicTime deadline, Metadat
 
 bool ServerCall::ParseRequest(absl::Span<const char> bytes) {
   request_space_ = bytes.size();
-  if (bytes.size() > INT_MAX) return false;
-  const bool parsed = request_->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()));
+  const bool parsed = Parse(bytes, *request_);
+  if (too_heavy()) return false;
   if (bytes.size() >= kFewRequestBytes) request_space_ = std::max(request_space_, method_->request.space(*request_));
   return parsed;
 }
@@ -184,6 +183,7 @@ void ServerCall::DestroyHandler() {
 }
 
 absl::Status ServerCall::MalformedRequest() const {
+  if (too_heavy()) return absl::ResourceExhaustedError(absl::StrCat(method().path, ": a request of too many fields"));
   return absl::InternalError(absl::StrCat(method().path, ": a request does not parse"));
 }
 

@@ -2,6 +2,7 @@
 #ifndef TROUPE_SERVICE_INTERNAL_SERVER_CALL_POOL_H_
 #define TROUPE_SERVICE_INTERNAL_SERVER_CALL_POOL_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -13,7 +14,7 @@ class SessionServerCall;
 // Reference-counted by the table that it belongs to and by each record that is in use, on one thread.
 class ServerCallPool {
  public:
-  // Enough for a pipelined burst; each record holds at most 64 KiB a message.
+  // Enough for a pipelined burst; each record holds at most 16 KiB a message.
   static constexpr size_t kRecordsMax = 128;
 
   ServerCallPool() = default;
@@ -24,6 +25,10 @@ class ServerCallPool {
   void Release() {
     if (--references_ == 0) delete this;
   }
+
+  // The size of the largest reply lately, of all connections.
+  uint32_t reply_bytes() const { return reply_bytes_; }
+  void Learn(uint32_t reply_bytes) { reply_bytes_ = std::max(reply_bytes, reply_bytes_ - reply_bytes_ / 1024); }
 
   // Null: none is kept.
   SessionServerCall* Take() {
@@ -43,6 +48,7 @@ class ServerCallPool {
   ~ServerCallPool();
 
   uint32_t references_ = 1;
+  uint32_t reply_bytes_ = 0;
   std::vector<SessionServerCall*> records_;
 };
 

@@ -30,7 +30,9 @@ SessionServerCall& SessionServerCall::Acquire(const ServedMethod& method, Sessio
   record->admitted_ = true;
   record->has_turn_ = false;
   record->ended_ok_ = false;
-  record->reply_to_come_ = 0;
+  record->replies_expected_ = {};
+  record->request_state_ = Request::kNone;
+  record->set_weight_max(session.options_.limits.message_fields_max);
   record->serial_turns_.clear();
   record->has_request_ = false;
   record->initial_metadata_sent_ = false;
@@ -47,7 +49,16 @@ void SessionServerCall::TakeUp(IncomingCall& incoming) {
       incoming.metadata.Remove(kSerialTurnsKey);
     }
   }
+  if (!incoming.metadata.empty()) {
+    metadata_bytes_ = incoming.metadata.bytes();
+    session_->metadata_bytes_ += metadata_bytes_;
+    Charge(metadata_bytes_);
+  }
   Begin(*served_->info, deadline, std::move(incoming.metadata));
+  const size_t others = session_->metadata_bytes_ - metadata_bytes_;
+  if (others > 0 && metadata_bytes_ > 0 && session_->metadata_bytes_ > session_->options_.limits.request_bytes_max) {
+    return EndEarly(session_->RequestsRefused());
+  }
   if (served_->info->client_streams()) {
     ready_ = true;
     if (incoming.complete) {
@@ -65,22 +76,42 @@ void SessionServerCall::TakeUp(IncomingCall& incoming) {
 }
 
 absl::Status SessionServerCall::TakeRequest(absl::Span<const char> request) {
-  const bool parsed = ParseRequest(request);
+  const ConnectionLimits& limits = session_->options_.limits;
   // Of others: one is taken in any case, as large as a message may be.
-  const size_t others = session_->request_bytes_;
-  request_bytes_ += request_space();
-  session_->request_bytes_ += request_space();
+  const size_t others = session_->request_bytes_ - request_bytes_;
+  Charge(request.size());
+  request_state_ = Request::kArriving;
+  arriving_request_ = request;
+  // What is on its way when credit ends is taken; packed messages become more than their credit.
+  const size_t most = limits.request_bytes_max + limits.message_bytes_max + limits.connection_credit_bytes;
+  if (others > 0 && session_->request_bytes_ > most) return session_->RequestsRefused();
+  session_->OnRequestBytes();
+  return absl::OkStatus();
+}
+
+absl::Status SessionServerCall::Unpack(absl::Span<const char> request) {
+  request_state_ = Request::kParsed;
+  const bool parsed = ParseRequest(request);
   if (!parsed) {
-    session_->counters_.messages_malformed.Add();
+    CountBadMessage();
     return MalformedRequest();
   }
-  if (others > 0 && session_->request_bytes_ > session_->options_.limits.request_bytes_max) {
-    session_->counters_.requests_refused.Add();
-    return absl::ResourceExhaustedError(absl::StrCat("the requests of ", session_->in_flight_,
-                                                     " calls of this connection occupy ", session_->request_bytes_,
-                                                     " bytes, at most ", session_->options_.limits.request_bytes_max));
-  }
+  Charge(request_space() - request.size());
+  session_->OnRequestBytes();
   return absl::OkStatus();
+}
+
+void SessionServerCall::KeepRequest() {
+  if (request_state_ != Request::kArriving) return;
+  request_state_ = Request::kKept;
+  kept_request_ = Bytes::Copy(arriving_request_);
+}
+
+absl::Status SessionServerCall::UnpackRequest() {
+  if (request_state_ == Request::kArriving) return Unpack(arriving_request_);
+  if (request_state_ != Request::kKept) return absl::OkStatus();
+  const Bytes kept = std::move(kept_request_);
+  return Unpack(kept.span());
 }
 
 void SessionServerCall::Keep(absl::Span<const char> message, size_t charged, Packed packed) {
@@ -98,9 +129,13 @@ void SessionServerCall::OnMessage(absl::Span<const char> message, size_t charged
   if (served_->info->client_streams()) return Keep(message, charged, ArrivedPacked());
   set_last_compressed(ArrivedPacked());
   const bool second = std::exchange(has_request_, true);
-  const absl::Status taken = second
-                                 ? absl::UnimplementedError(absl::StrCat(method().path, ": more than one request came"))
-                                 : TakeRequest(message);
+  absl::Status taken = second ? absl::UnimplementedError(absl::StrCat(method().path, ": more than one request came"))
+                              : TakeRequest(message);
+  if (taken.ok() && session_->WouldStart(*this)) {
+    taken = UnpackRequest();
+    session_->bytes_this_turn_ += request_bytes_;
+  }
+  if (taken.ok()) KeepRequest();
   Consumed(charged);
   if (!taken.ok()) EndEarly(taken);
 }
@@ -210,7 +245,7 @@ bool SessionServerCall::Send(const google::protobuf::MessageLite& message, Write
   absl::Status sent = session_->CheckRoomFor(message);
   if (sent.ok()) {
     sent = session_->codec_->SendMessage(id_, message, PackingOf(options));
-    session_->Learn(message);
+    session_->Learn(*served_, message);
   }
   session_->FlushSoon();
   if (sent.ok()) return true;
@@ -237,18 +272,23 @@ void SessionServerCall::SendOutcome(const absl::Status& outcome, const google::p
     if (!status.ok()) response = nullptr;
   }
   session_->codec_->SendReply(id_, response, status, trailers().empty() ? nullptr : &trailers());
-  if (response != nullptr) session_->Learn(*response);
+  if (response != nullptr) session_->Learn(*served_, *response);
   session_->FlushSoon();
   ended_ok_ = status.ok();
   (status.ok() ? session_->counters_.calls_ended_ok : session_->counters_.calls_failed).Add();
 }
 
+void SessionServerCall::CountBadMessage() {
+  (too_heavy() ? session_->counters_.messages_heavy : session_->counters_.messages_malformed).Add();
+}
+
 void SessionServerCall::OnBadMessage() {
-  session_->counters_.messages_malformed.Add();
+  CountBadMessage();
   ServerCall::OnBadMessage();
 }
 
 void SessionServerCall::OnEnded() {
+  kept_request_ = Bytes();
   // What was sent still goes; what still comes of this call is of no interest.
   if (id_ != 0) session_->codec_->Forget(id_);
   session_->OnCallEnded(*this);

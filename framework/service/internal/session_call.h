@@ -62,6 +62,11 @@ class SessionServerCall final : public ServerCall,
   bool HasTurn(SerialGate& gate);
   // It ended OK for the peer, too.
   bool ended_ok() const { return ended_ok_; }
+  // What came with the call and is not parsed yet is kept as it came: the event that brought it is over.
+  void KeepRequest();
+  // Before the handler starts. Not OK: how the call ends.
+  absl::Status UnpackRequest();
+  bool unpacked() const { return request_state_ == Request::kParsed; }
   // In debug mode complains when the first step of the handler was slow.
   void RunHandlerNow(Actor& actor);
   // The session has lost its connection, or its peer the call.
@@ -111,12 +116,19 @@ class SessionServerCall final : public ServerCall,
   void Consumed(size_t charged) override;
   bool IsBlocked() const override;
   void OnBadMessage() override;
+  void CountBadMessage();
   void SendOutcome(const absl::Status& status, const google::protobuf::MessageLite* response) override;
   void OnEnded() override;
   void SendInitialMetadataOnce();
   Packed ArrivedPacked() const;
-  // Of a unary call: parses it, charged until the call has ended. Not OK: how the call ends.
+  // Of a unary call: charges it until the call has ended. It is parsed when the call is started. Not OK: how the call
+  // ends.
   absl::Status TakeRequest(absl::Span<const char> request);
+  void Charge(size_t bytes) {
+    request_bytes_ += bytes;
+    session_->request_bytes_ += bytes;
+  }
+  absl::Status Unpack(absl::Span<const char> request);
   // Of a stream: kept until it is read.
   void Keep(absl::Span<const char> message, size_t charged, Packed packed);
   void LineUp(SerialGate& gate);
@@ -131,12 +143,19 @@ class SessionServerCall final : public ServerCall,
   bool arriving_ = false;  // at a gate, which may let it in at once
   bool ended_ok_ = false;
   bool has_request_ = false;
+  enum class Request : uint8_t { kNone, kArriving, kKept, kParsed } request_state_ = Request::kNone;
+  absl::Span<const char> arriving_request_;
+  Bytes kept_request_;
   SerialTurns serial_turns_;  // that wait for it
   bool initial_metadata_sent_ = false;
-  size_t unread_bytes_ = 0;   // of the session's
-  size_t request_bytes_ = 0;  // of the session's
-  size_t reply_to_come_ = 0;  // of the session's, of the reckoning in which it was started
+  // Of the session's.
+  size_t unread_bytes_ = 0;
+  size_t request_bytes_ = 0;
+  size_t metadata_bytes_ = 0;
+  size_t running_bytes_ = 0;
+  Session::RepliesExpected replies_expected_;  // of the reckonings in which it was started
   uint32_t reckoning_ = 0;
+  uint32_t long_reckoning_ = 0;
   Metadata initial_metadata_;
 };
 

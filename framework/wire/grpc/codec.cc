@@ -176,6 +176,7 @@ GrpcCodec::GrpcCodec(const CodecOptions& options, GrpcOptions grpc, CodecEvents&
       events_(events),
       own_counters_(options.counters == nullptr ? std::make_unique<WireCounters>() : nullptr),
       counters_(options.counters == nullptr ? *own_counters_ : *options.counters),
+      blocks_(/*preface_bytes=*/options_.client ? 0 : NGHTTP2_CLIENT_MAGIC_LEN),
       resets_{.left = options_.resets_max, .most = options_.resets_max, .per_second = options_.resets_per_second},
       glitches_{
           .left = options_.glitches_max, .most = options_.glitches_max, .per_second = options_.glitches_per_second} {
@@ -189,6 +190,7 @@ GrpcCodec::GrpcCodec(const CodecOptions& options, GrpcOptions grpc, CodecEvents&
   };
   if (options_.client) settings.push_back({NGHTTP2_SETTINGS_ENABLE_PUSH, 0});
   nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, settings.data(), settings.size());
+  window_told_ = options_.call_credit_bytes;
   nghttp2_session_set_local_window_size(session_, NGHTTP2_FLAG_NONE, 0,
                                         static_cast<int32_t>(options_.connection_credit_bytes));
   Pump();
@@ -209,7 +211,7 @@ GrpcCodec::Call& GrpcCodec::Add(CallId id, bool ours) {
   call->id = id;
   call->ours = ours;
   calls_.emplace(id, call);
-  call->receive_credit = settings_acked_ ? options_.call_credit_bytes : grpc_wire::kWindowAtFirst;
+  call->receive_credit = first_window_;
   if (ours) ++calls_of_ours_;
   in_order_.PushBack(*call);
   return *call;
@@ -218,6 +220,7 @@ GrpcCodec::Call& GrpcCodec::Add(CallId id, bool ours) {
 void GrpcCodec::Remove(Call& call) {
   DropWaiting(call);
   partial_bytes_ -= std::exchange(call.partial_capacity, 0);
+  DropUnfinished(call);
   if (call.ours) --calls_of_ours_;
   calls_.erase(call.id);
   if (call.assembly_bytes != 0 || !assembly_queue_.empty()) ReturnAssembly(call);
@@ -312,9 +315,9 @@ void GrpcCodec::NoteFrame(const nghttp2_frame& frame) {
   }
 }
 
-void GrpcCodec::NoteInvalidFrame(const nghttp2_frame& frame, int) {
-  // nghttp2 resets the stream, or ends the connection.
-  if (frame.hd.stream_id == 0) return;
+void GrpcCodec::NoteInvalidFrame(const nghttp2_frame& frame, int error) {
+  // One call too many; other mistakes are counted as the reset goes, since nghttp2 does not tell of all of them.
+  if (frame.hd.stream_id == 0 || error != NGHTTP2_ERR_REFUSED_STREAM) return;
   counters_.resets_caused.Add();
   CountReset();
 }
@@ -437,6 +440,7 @@ absl::Status GrpcCodec::Die(absl::Status why) {
 absl::Status GrpcCodec::Receive(absl::Span<const char> bytes) {
   if (!dead_.ok()) return dead_;
   receiving_ = true;
+  blocks_.Pass(bytes);
   const ssize_t taken =
       nghttp2_session_mem_recv(session_, reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
   // What came before a mistake still counts.
@@ -454,6 +458,8 @@ absl::Status GrpcCodec::Receive(absl::Span<const char> bytes) {
     }
     return Die(absl::InvalidArgumentError(absl::StrCat("HTTP/2: ", absl::CHexEscape(what))));
   }
+  ConsumeConnection(0);
+  AdjustWindows();
   Pump();
   TellDrained();
   if (!dead_.ok()) return dead_;
@@ -497,13 +503,7 @@ void GrpcCodec::DealWith(size_t index) {
     case Note::kPong:
       return OnPong(note.number);
     case Note::kSettingsAck:
-      if (std::exchange(settings_acked_, true)) return;
-      // Until now streams began with HTTP/2's own window.
-      for (Call& each : in_order_) {
-        each.receive_credit += int64_t{options_.call_credit_bytes} - grpc_wire::kWindowAtFirst;
-        GrantCall(each);
-      }
-      return;
+      return OnSettingsAck();
   }
 }
 
@@ -655,7 +655,7 @@ bool GrpcCodec::TakeMessage(Call& call, absl::Span<const char>& data, absl::Span
     if (needed > call.partial_capacity) {
       // All of it at once when a good part is there; otherwise as it comes, and not for the length that a stranger
       // announces.
-      const size_t capacity = call.partial_total <= 4 * needed
+      const size_t capacity = call.partial_total <= 2 * needed
                                   ? call.partial_total
                                   : std::min(call.partial_total, std::max(needed, 2 * call.partial_capacity));
       std::unique_ptr<char[]> larger(new char[capacity]);
@@ -667,7 +667,10 @@ bool GrpcCodec::TakeMessage(Call& call, absl::Span<const char>& data, absl::Span
     if (take > 0) std::memcpy(call.partial.get() + call.partial_size, data.data(), take);
     data.remove_prefix(take);
     call.partial_size = needed;
+    if (call.assembly_bytes == 0) unfinished_bytes_ += take;
     if (needed < call.partial_total) return false;
+    DropUnfinished(call);
+    call.partial_size = 0;
     storage = std::move(call.partial);
     partial_bytes_ -= std::exchange(call.partial_capacity, 0);
     message = absl::MakeConstSpan(storage.get(), needed);
@@ -680,7 +683,9 @@ bool GrpcCodec::TakeMessage(Call& call, absl::Span<const char>& data, absl::Span
 }
 
 absl::Status GrpcCodec::Unpack(absl::Span<const char> packed, std::string& message) const {
-  switch (grpc_wire::Gunzip(packed, options_.message_bytes_max, message)) {
+  const auto result = grpc_wire::Gunzip(packed, options_.message_bytes_max, message);
+  unpacked_bytes_ += message.size();
+  switch (result) {
     case grpc_wire::Gunzipped::kOk:
       return absl::OkStatus();
     case grpc_wire::Gunzipped::kTooLarge:
@@ -791,15 +796,46 @@ void GrpcCodec::Fail(Call& call, const absl::Status& why) {
 
 // ---------------------------------------------------------------- credit
 
+size_t GrpcCodec::UnfinishedMax() const {
+  return std::max(grpc_wire::kAssemblyMessages * options_.message_bytes_max,
+                  grpc_wire::kUnfinishedWindows * options_.call_credit_bytes);
+}
+
+void GrpcCodec::AdjustWindows() {
+  if (window_told_.has_value() || !dead_.ok()) return;  // one step after the other
+  const size_t most = UnfinishedMax();
+  const uint32_t before = window();
+  narrow_ = unfinished_bytes_ > (narrow_ ? most / 8 : most / 2);
+  if (window() == before) return;
+  window_told_ = window();
+  const nghttp2_settings_entry entry = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, window()};
+  nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, &entry, 1);
+}
+
+void GrpcCodec::OnSettingsAck() {
+  if (!window_told_.has_value()) return;
+  // It holds for the streams that are there, too (RFC 9113, section 6.9.2).
+  const int64_t change = int64_t{*window_told_} - first_window_;
+  first_window_ = *window_told_;
+  window_told_.reset();
+  for (Call& call : in_order_) {
+    call.receive_credit += change;
+    GrantCall(call);
+  }
+  ConsumeConnection(0);
+}
+
 void GrpcCodec::ConsumeConnection(size_t bytes) {
   connection_owed_ += bytes;
   if (credit_paused_ || !dead_.ok() || connection_owed_ == 0) return;
+  // Until the peer knows that its calls have narrow windows, there may be no end of it.
+  if (narrow_ && window_told_.has_value() && unfinished_bytes_ > UnfinishedMax()) return;
   nghttp2_session_consume_connection(session_, std::exchange(connection_owed_, 0));
 }
 
 void GrpcCodec::GrantCall(Call& call) {
   if (credit_paused_ || !dead_.ok() || call.receive_done) return;
-  const auto window = static_cast<int64_t>(options_.call_credit_bytes);
+  const auto window = static_cast<int64_t>(this->window());
   const auto held =
       static_cast<int64_t>(call.unread + call.prefix_bytes + (call.in_message ? kPrefixBytes + call.partial_size : 0));
   const auto missing = static_cast<int64_t>(call.in_message ? call.partial_total - call.partial_size : 0);
@@ -824,8 +860,12 @@ bool GrpcCodec::TakeAssembly(Call& call) {
   if (call.assembly_bytes != 0) return true;
   const size_t most = grpc_wire::kAssemblyMessages * options_.message_bytes_max;
   const bool first = assembly_queue_.empty() || assembly_queue_.front() == call.id;
-  if (first && (assembly_in_use_ == 0 || assembly_in_use_ + call.partial_total <= most)) {
+  const size_t missing = call.partial_total - call.partial_size;
+  // A quarter in any case, so that what has begun elsewhere does not make it one call after the other.
+  const size_t in_use = assembly_in_use_ + missing;
+  if (first && (assembly_in_use_ == 0 || in_use <= most / 4 || in_use + unfinished_bytes_ <= most)) {
     if (!assembly_queue_.empty()) assembly_queue_.erase(assembly_queue_.begin());
+    DropUnfinished(call);
     call.assembly_bytes = call.partial_total;
     assembly_in_use_ += call.assembly_bytes;
     return true;

@@ -6,7 +6,10 @@
 // What it holds for one connection, whatever the peer does:
 //   - nghttp2's session                          about 13 KiB, and tables of HPACK, 4 KiB each way
 //   - for each call the peer opened (calls_max)  call_credit_bytes of messages unread or incomplete, and its metadata
-//   - messages larger than a call's credit       kAssemblyMessages * message_bytes_max in all; the next waits its turn
+//   - messages that are not whole                kAssemblyMessages * message_bytes_max in all, one more, and kNarrowWindow
+//                                                for each call. Senders of HTTP/2 take all streams in turn, so when much
+//                                                has begun, SETTINGS take back what was not asked for, and each call is
+//                                                given its window when it is its turn
 //   - unsent                                     what the session sent, frames_unsent_max + calls_max answers to the
 //                                                peer's own frames
 //
@@ -20,6 +23,7 @@
 #include <nghttp2/nghttp2.h>
 #include <sys/types.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -43,6 +47,8 @@
 #include "troupe/wire/codec.h"
 #include "troupe/wire/counters.h"
 #include "troupe/wire/grpc/headers.h"
+#include "troupe/wire/grpc/internal/block_watch.h"
+#include "troupe/wire/grpc/limits.h"
 
 namespace troupe {
 
@@ -89,6 +95,8 @@ class GrpcCodec final : public Codec {
   void ResumeCredit() override;
   void TimePassed(absl::Duration since_last) override;
   absl::Status ExpireStalled() override;
+  uint64_t unfinished() const override { return settings_received_ ? blocks_.open() : kPreface; }
+  size_t TakeUnpackedBytes() override { return std::exchange(unpacked_bytes_, 0); }
   size_t open_calls() const override { return calls_.size(); }
   size_t held_bytes() const override { return waiting_bytes_ + partial_bytes_; }
   size_t waiting_bytes() const override { return waiting_bytes_; }
@@ -136,8 +144,8 @@ class GrpcCodec final : public Codec {
     // Receiving: what the peer may still send, and what was delivered and not taken.
     int64_t receive_credit = 0;
     size_t unread = 0;
-    bool receive_done = false;  // the peer sends no more
-    bool gzip = false;          // messages that say so are compressed
+    bool receive_done = false;     // the peer sends no more
+    bool gzip = false;             // messages that say so are compressed
     bool peer_takes_gzip = false;  // of a call that the peer opened
     bool pack = false;             // what we send is packed
     bool packed = false;
@@ -206,6 +214,16 @@ class GrpcCodec final : public Codec {
 
   // ---- credit
   void ConsumeConnection(size_t bytes);
+  size_t UnfinishedMax() const;
+  void DropUnfinished(Call& call) {
+    if (call.assembly_bytes == 0) unfinished_bytes_ -= call.partial_size;
+  }
+  // What a call may send unasked.
+  uint32_t window() const {
+    return narrow_ ? std::min(grpc_wire::kNarrowWindow, options_.call_credit_bytes) : options_.call_credit_bytes;
+  }
+  void AdjustWindows();
+  void OnSettingsAck();
   void GrantCall(Call& call);
   bool TakeAssembly(Call& call);
   void ReturnAssembly(Call& call);
@@ -251,6 +269,8 @@ class GrpcCodec final : public Codec {
   std::string debug_;    // nghttp2's last word on what was wrong
   bool broken_ = false;  // nghttp2 has ended the connection for it
 
+  grpc_wire::BlockWatch blocks_;
+  mutable size_t unpacked_bytes_ = 0;
   std::vector<Note> notes_;
   bool receiving_ = false;
   absl::flat_hash_map<CallId, Call*> calls_;  // never iterated
@@ -260,9 +280,12 @@ class GrpcCodec final : public Codec {
   uint32_t calls_of_ours_ = 0;
   bool room_wanted_ = false;
   bool settings_received_ = false;
-  bool settings_acked_ = false;
   bool server_takes_gzip_ = true;  // until it says otherwise
   bool delivering_packed_ = false;
+  // What the peer knows that a stream begins with, and what it was told and has not acknowledged.
+  int64_t first_window_ = grpc_wire::kWindowAtFirst;
+  absl::optional<uint32_t> window_told_;
+  bool narrow_ = false;
 
   bool peer_going_away_ = false;
   enum class GoingAway : uint8_t { kNo, kAnnounced, kSaid } going_away_ = GoingAway::kNo;
@@ -271,6 +294,7 @@ class GrpcCodec final : public Codec {
   bool credit_paused_ = false;
   size_t connection_owed_ = 0;
   size_t assembly_in_use_ = 0;
+  size_t unfinished_bytes_ = 0;
   std::vector<CallId> assembly_queue_;
 
   Budget resets_;

@@ -156,6 +156,21 @@ void GrpcCodec::NoteSent(const nghttp2_frame& frame) {
         Flood(counters_.ack_floods, "too many pings whose answers are not read");
       break;
     case NGHTTP2_RST_STREAM:
+      ++caused_unsent_;
+      switch (frame.rst_stream.error_code) {
+        // Nobody but nghttp2 says these, for what the peer did.
+        case NGHTTP2_PROTOCOL_ERROR:
+        case NGHTTP2_FLOW_CONTROL_ERROR:
+        case NGHTTP2_STREAM_CLOSED:
+        case NGHTTP2_FRAME_SIZE_ERROR:
+        case NGHTTP2_COMPRESSION_ERROR:
+          counters_.resets_caused.Add();
+          CountReset();
+          break;
+        default:
+          break;
+      }
+      break;
     case NGHTTP2_WINDOW_UPDATE:
       ++caused_unsent_;
       break;

@@ -8,8 +8,13 @@
 
 namespace troupe::grpc_wire {
 
-// Messages larger than a call's credit that may be assembled at once, in units of the largest message.
-inline constexpr size_t kAssemblyMessages = 4;
+// What messages that have begun and are not whole may come to, in units of the largest message, and at the least in units
+// of a call's credit: those that were granted more than that, as large as they will be, and what came of the others. One
+// is granted in any case.
+inline constexpr size_t kAssemblyMessages = 2;
+inline constexpr size_t kUnfinishedWindows = 32;
+// What a call may send unasked while what came of the others is half of that: the rest is granted call by call.
+inline constexpr uint32_t kNarrowWindow = 4 << 10;
 inline constexpr size_t kContinuationsMax = 8;
 inline constexpr size_t kSettingsEntriesMax = 32;
 // SETTINGS of a peer that are its own affair; further ones are glitches.

@@ -406,13 +406,13 @@ absl::Status NativeCodec::ReceiveBody(Call& call, uint8_t flags, absl::Span<cons
     call.partial_total = total;
     call.partial_size = 0;
     call.partial_cost = 0;
-    Assemble(call, body, cost);
+    return Assemble(call, body, cost);
   } else if (!body.empty()) {
     const size_t missing = call.assembling ? call.partial_total - call.partial_size : 0;
     if (body.size() > missing || (body.size() == missing) == more) {
       return Broken(absl::StrCat("piece of a message of call ", id, " that does not fit its length"));
     }
-    Assemble(call, body, cost);
+    if (absl::Status assembled = Assemble(call, body, cost); !assembled.ok()) return assembled;
   } else if (!close) {
     return Glitch("empty frames");
   } else if (call.assembling) {
@@ -426,12 +426,17 @@ absl::Status NativeCodec::ReceiveBody(Call& call, uint8_t flags, absl::Span<cons
   return absl::OkStatus();
 }
 
-void NativeCodec::Assemble(Call& call, absl::Span<const char> piece, uint32_t cost) {
+absl::Status NativeCodec::Assemble(Call& call, absl::Span<const char> piece, uint32_t cost) {
   const size_t needed = call.partial_size + piece.size();
+  if (needed < call.partial_total && call.assembly_bytes == 0 && unfinished_bytes_ + piece.size() > UnfinishedMax()) {
+    counters_.messages_unfinished.Add();
+    return ResetForPeer(call, absl::ResourceExhaustedError(absl::StrCat("messages of ", unfinished_bytes_,
+                                                                        " bytes have begun and are not whole")));
+  }
   if (needed > call.partial_capacity) {
     // All of it at once when credit for all of it was granted, or when a good part is there: otherwise as it comes, and
     // not for the length that a stranger announces.
-    const size_t capacity = call.assembly_bytes != 0 || call.partial_total <= 4 * needed
+    const size_t capacity = call.assembly_bytes != 0 || call.partial_total <= 2 * needed
                                 ? call.partial_total
                                 : std::min(call.partial_total, std::max(needed, 2 * call.partial_capacity));
     std::unique_ptr<char[]> larger(new char[capacity]);
@@ -443,12 +448,18 @@ void NativeCodec::Assemble(Call& call, absl::Span<const char> piece, uint32_t co
   std::memcpy(call.partial.get() + call.partial_size, piece.data(), piece.size());
   call.partial_size = needed;
   call.partial_cost += cost;
-  if (needed < call.partial_total) return GrantCall(call);
+  if (call.assembly_bytes == 0) unfinished_bytes_ += piece.size();
+  if (needed < call.partial_total) {
+    GrantCall(call);
+    return absl::OkStatus();
+  }
+  DropUnfinished(call);
   const std::unique_ptr<char[]> message = std::move(call.partial);
   partial_bytes_ -= std::exchange(call.partial_capacity, 0);
   call.assembling = false;
   ReturnAssembly(call);
   Deliver(call, absl::MakeConstSpan(message.get(), needed), std::exchange(call.partial_cost, 0));
+  return absl::OkStatus();
 }
 
 void NativeCodec::Deliver(Call& call, absl::Span<const char> message, uint32_t cost) {
@@ -567,6 +578,7 @@ absl::Status NativeCodec::ReceiveCreditFrame(const FrameHeader& frame, absl::Spa
   if (call == nullptr) return Late();
   if (credit > native::kCreditMax - call->send_credit) return Broken("credit of a call beyond 31 bits");
   call->send_credit += static_cast<uint32_t>(credit);
+  if (credit >= native::kWorthwhileCredit) call->stalled = 0;  // it may need more than that to go on
   if (call->waiting_first != nullptr && !call->ListNode<InTurn>::linked()) {
     ready_.PushBack(*call);
     Pump();
@@ -708,12 +720,19 @@ void NativeCodec::GrantCall(Call& call) {
   SendCredit(call.id, credit);
 }
 
+size_t NativeCodec::UnfinishedMax() const { return native::kUnfinishedWindows * options_.call_credit_bytes; }
+
+void NativeCodec::DropUnfinished(Call& call) {
+  if (call.assembling && call.assembly_bytes == 0) unfinished_bytes_ -= call.partial_size;
+}
+
 bool NativeCodec::TakeAssembly(Call& call) {
   if (call.assembly_bytes != 0) return true;
   const size_t most = native::kAssemblyMessages * options_.message_bytes_max;
   const bool first = assembly_line_.empty() || &assembly_line_.front() == &call;
   if (first && (assembly_in_use_ == 0 || assembly_in_use_ + call.partial_total <= most)) {
     call.ListNode<InLine>::Unlink();
+    DropUnfinished(call);
     call.assembly_bytes = call.partial_total;
     assembly_in_use_ += call.assembly_bytes;
     return true;

@@ -7,6 +7,7 @@
 //   - one incomplete frame                      64 KiB, allocated as it comes
 //   - for each call the peer opened (calls_max) call_credit_bytes of messages unread or incomplete, and its metadata
 //   - messages larger than a call's credit      kAssemblyMessages * message_bytes_max in all; the next waits its turn
+//   - other messages that are not whole         kUnfinishedWindows * call_credit_bytes in all
 //   - method numbers                            4,096 of 16 bytes, 16 KiB of paths that nobody here knows
 //   - unsent                                    what the session sent, frames_unsent_max + calls_max answers to the
 //                                               peer's own frames
@@ -77,6 +78,7 @@ class NativeCodec final : public Codec {
   void ResumeCredit() override;
   void TimePassed(absl::Duration since_last) override;
   absl::Status ExpireStalled() override;
+  uint64_t unfinished() const override { return preface_received_ ? 0 : kPreface; }
   size_t open_calls() const override { return table_.size(); }
   size_t held_bytes() const override { return input_capacity_ + waiting_bytes_ + partial_bytes_; }
   size_t waiting_bytes() const override { return waiting_bytes_; }
@@ -84,15 +86,16 @@ class NativeCodec final : public Codec {
 
  private:
   struct InOrder;  // all calls, as they were opened
-  struct InTurn;   // calls that wait for the connection's credit
+  struct InTurn;   // calls that wait for the connection's credit, or to send a message piece by piece
   struct InLine;   // calls with a message larger than their credit, that wait for others to be assembled
 
   // A message that waits for credit, or the rest of one.
   struct Waiting : Pooled {
     Waiting* next = nullptr;
     Bytes rest;
-    size_t size = 0;     // of the whole message
-    bool begun = false;  // its first piece has gone
+    size_t size = 0;       // of the whole message
+    bool begun = false;    // its first piece has gone
+    bool flowing = false;  // its call's credit covers it: one of those that are sent piece by piece
   };
 
   struct Call : Pooled, ListNode<InOrder>, ListNode<InTurn>, ListNode<InLine> {
@@ -131,7 +134,7 @@ class NativeCodec final : public Codec {
     std::unique_ptr<std::string> path;  // when not known, while there is room
   };
 
-  enum class Sent { kPiece, kAll, kNoCallCredit, kNoConnectionCredit };
+  enum class Sent { kPiece, kAll, kNoCallCredit, kNoConnectionCredit, kOthersFlow };
 
   friend class NativeCodecTestPeer;
 
@@ -154,7 +157,7 @@ class NativeCodec final : public Codec {
   absl::Status ChargeConnection(uint8_t flags, size_t body);
   // Both may deliver an event, after which the call may be gone.
   void Deliver(Call& call, absl::Span<const char> message, uint32_t cost);
-  void Assemble(Call& call, absl::Span<const char> piece, uint32_t cost);
+  absl::Status Assemble(Call& call, absl::Span<const char> piece, uint32_t cost);
   absl::Status ResolveMethod(const native::CallHead& head, IncomingCall& call);
   // The call for a frame that is not CALL. OK with null: it is over, the frame is late.
   absl::Status FindForFrame(const native::FrameHeader& frame, Call*& call);
@@ -172,6 +175,9 @@ class NativeCodec final : public Codec {
   // ---- credit
   void GrantCall(Call& call);
   void GrantConnection();
+  // What came of messages that are not whole, beside those that were granted more than their call's credit.
+  size_t UnfinishedMax() const;
+  void DropUnfinished(Call& call);
   // False: it stands in line now.
   bool TakeAssembly(Call& call);
   // The call needs none any more: it leaves the line, and gives what it had to those who stand there.
@@ -194,6 +200,8 @@ class NativeCodec final : public Codec {
   // In turn, a frame each, what credit allows of what waits in all calls.
   void Pump();
   Sent SendPiece(Call& call);
+  // A message that was sent piece by piece does not need its place any more.
+  void StopFlowing(Waiting& waiting);
   // Nothing waits any more: half-close or end follow. The call may be gone afterwards.
   void Drained(Call& call);
   void SendEnd(Call& call, absl::string_view head, const google::protobuf::MessageLite* message, size_t size);
@@ -226,7 +234,9 @@ class NativeCodec final : public Codec {
 
   native::CallTable<Call> table_;
   IntrusiveList<Call, InOrder> calls_;
-  IntrusiveList<Call, InTurn> ready_;  // have waiting bytes and credit of their own
+  IntrusiveList<Call, InTurn> ready_;   // have waiting bytes and credit of their own
+  IntrusiveList<Call, InTurn> dammed_;  // so do these, and enough others are being sent
+  uint32_t flowing_ = 0;
   uint32_t calls_of_peer_ = 0;
   uint32_t calls_of_ours_ = 0;
   CallId next_id_;           // of ours; 0: used up
@@ -247,6 +257,7 @@ class NativeCodec final : public Codec {
   uint32_t peer_call_credit_ = native::kBaselineCallCredit;
   bool credit_paused_ = false;
   size_t assembly_in_use_ = 0;
+  size_t unfinished_bytes_ = 0;
   IntrusiveList<Call, InLine> assembly_line_;
 
   // What the peer takes.

@@ -627,7 +627,7 @@ TEST(NativeCodec, ReplyWithoutCreditIsGivenUpWhenNothingHasGoneForTwoRounds) {
   EXPECT_OK(server.codec().ExpireStalled());
   EXPECT_THAT(server.TakeFrames(), ElementsAre("RESET 1 RESOURCE_EXHAUSTED: the caller gives no credit for the reply"));
   EXPECT_OK(server.codec().ExpireStalled());
-  EXPECT_EQ(server.codec().open_calls(), 2u) << "something had gone";
+  EXPECT_EQ(server.codec().open_calls(), 2u) << "it had given some";
   EXPECT_OK(server.codec().ExpireStalled());
   EXPECT_EQ(server.counters().calls_stalled.value(), 2u);
   EXPECT_EQ(server.codec().open_calls(), 1u) << "that with nothing to send";

@@ -216,6 +216,8 @@ void NativeCodec::Push(Call& call) {
         return;
       case Sent::kNoConnectionCredit:
         return ready_.PushBack(call);
+      case Sent::kOthersFlow:
+        return dammed_.PushBack(call);
     }
   }
 }
@@ -228,6 +230,8 @@ void NativeCodec::Pump() {
     call.ListNode<InTurn>::Unlink();
     if (sent == Sent::kPiece) {
       ready_.PushBack(call);
+    } else if (sent == Sent::kOthersFlow) {
+      dammed_.PushBack(call);
     } else if (sent == Sent::kAll) {
       CallEvents* events = call.send_room_wanted ? call.events : nullptr;
       call.send_room_wanted = false;
@@ -247,6 +251,21 @@ NativeCodec::Sent NativeCodec::SendPiece(Call& call) {
   if (send_credit_ < least) return Sent::kNoConnectionCredit;
   const size_t credit = std::min(call.send_credit, send_credit_);
   size_t piece = std::min({left, kPieceBytes, credit - overhead});
+  // What a reader has of messages that are not whole is bounded. So one that is not sent at once is sent when its call's
+  // credit covers all of it, not many at a time; until then the reader is told how large it will be, and no more.
+  if (piece < left && !waiting.flowing) {
+    constexpr size_t kLengthBytesMost = 5;
+    const size_t all = left + (waiting.begun ? 0 : kMessageCost + kLengthBytesMost);
+    if (call.send_credit >= all) {
+      if (flowing_ >= native::kFlowingMax) return Sent::kOthersFlow;
+      ++flowing_;
+      waiting.flowing = true;
+    } else if (waiting.begun) {
+      return Sent::kNoCallCredit;
+    } else {
+      piece = std::min<size_t>(piece, native::kWorthwhileCredit);
+    }
+  }
   uint8_t flags = 0;
   char length[10];
   size_t length_bytes = 0;
@@ -281,9 +300,17 @@ NativeCodec::Sent NativeCodec::SendPiece(Call& call) {
   if (piece == left) {
     call.waiting_first = waiting.next;
     if (call.waiting_first == nullptr) call.waiting_last = nullptr;
+    StopFlowing(waiting);
     delete &waiting;
   }
   return last ? Sent::kAll : Sent::kPiece;
+}
+
+void NativeCodec::StopFlowing(Waiting& waiting) {
+  if (!std::exchange(waiting.flowing, false)) return;
+  --flowing_;
+  // Some flow still and wait for credit, or this is inside Pump(): it will be sent.
+  if (!dammed_.empty()) ready_.PushBack(dammed_.PopFront());
 }
 
 void NativeCodec::Drained(Call& call) {
@@ -413,6 +440,7 @@ void NativeCodec::Forget(CallId id) {
 void NativeCodec::DropWaiting(Call& call) {
   while (Waiting* waiting = call.waiting_first) {
     call.waiting_first = waiting->next;
+    StopFlowing(*waiting);
     delete waiting;
   }
   call.waiting_last = nullptr;
@@ -424,6 +452,7 @@ void NativeCodec::DropWaiting(Call& call) {
 void NativeCodec::Remove(Call& call) {
   DropWaiting(call);
   partial_bytes_ -= std::exchange(call.partial_capacity, 0);
+  DropUnfinished(call);
   AllowLate(call.receive_credit, call.receive_done);
   --(call.ours ? calls_of_ours_ : calls_of_peer_);
   table_.Erase(call.id);

@@ -11,8 +11,14 @@
 
 namespace troupe::native {
 
-// Messages larger than a call's credit that may be assembled at once, in units of the largest message.
-inline constexpr size_t kAssemblyMessages = 4;
+// Messages that are sent piece by piece at once; the others wait for one of them to be whole.
+inline constexpr uint32_t kFlowingMax = 16;
+// What messages larger than a call's credit may come to that are assembled at once, in units of the largest message. One
+// is in any case.
+inline constexpr size_t kAssemblyMessages = 2;
+// What may have come of all others that are not whole, in units of a call's credit: a thousand beginnings, and those that
+// are sent piece by piece, are less.
+inline constexpr size_t kUnfinishedWindows = 64;
 // Less credit than this is not worth a frame: a sender waits for it unless it needs less, a receiver grants no less.
 inline constexpr uint32_t kWorthwhileCredit = 1024;
 // A head with a message of kPieceBytes behind it fits a frame.
