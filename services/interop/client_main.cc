@@ -89,7 +89,7 @@ Task<absl::Status> Main(troupe::EventLoop& loop, const std::vector<char*>& argum
     for (const interop::InteropCase& each : interop::InteropCases()) names.emplace_back(each.name);
   }
   troupe::Channel channel(loop, Target(), *options);
-  interop::InteropContext context{channel, Target()};
+  interop::InteropContext context{channel, !absl::GetFlag(FLAGS_native_wire), Target()};
   context.soak.iterations = absl::GetFlag(FLAGS_soak_iterations);
   context.soak.failures_max = absl::GetFlag(FLAGS_soak_max_failures);
   context.soak.call_time_max = absl::Milliseconds(absl::GetFlag(FLAGS_soak_per_iteration_max_acceptable_latency_ms));

@@ -13,6 +13,7 @@
 #include "troupe/base/monotonic_time.h"
 #include "troupe/base/status_macros.h"
 #include "troupe/loop/event_loop.h"
+#include "troupe/rpc/compression.h"
 #include "troupe/rpc/metadata.h"
 #include "troupe/rpc/reply.h"
 
@@ -29,6 +30,7 @@ using grpc::testing::StreamingOutputCallRequest;
 using grpc::testing::StreamingOutputCallResponse;
 using grpc::testing::TestServiceStub;
 using grpc::testing::UnimplementedServiceStub;
+using troupe::Compression;
 using troupe::Metadata;
 using troupe::Task;
 
@@ -123,6 +125,84 @@ Task<absl::Status> CacheableUnary(InteropContext& context) {
   CO_RETURN_IF_ERROR(second.status());
   if (first->payload().body() == second->payload().body()) co_return absl::OkStatus();
   co_return Wrong("the second answer", second->payload().body(), first->payload().body());
+}
+
+// What a caller may ask of the packing of messages, of which Troupe's own wire knows nothing.
+absl::Status ExpectPacked(InteropContext& context, bool packed, bool wanted) {
+  return Expect("the answer was packed", packed, wanted && context.packs);
+}
+
+Task<absl::Status> ClientCompressedUnary(InteropContext& context) {
+  if (!context.packs) co_return absl::OkStatus();
+  TestServiceStub test(context.caller);
+  SimpleRequest request = UnaryOf(kLargeRequest, kLargeResponse);
+  // Whether the server looks at all.
+  request.mutable_expect_compressed()->set_value(true);
+  const absl::StatusOr<SimpleResponse> probe = co_await test.UnaryCall(request);
+  CO_RETURN_IF_ERROR(ExpectEnd(probe.status(), absl::StatusCode::kInvalidArgument));
+  const troupe::CallOptions gzip{.compression = Compression::kGzip};
+  const absl::StatusOr<SimpleResponse> packed = co_await test.UnaryCall(request, gzip);
+  CO_RETURN_IF_ERROR(packed.status());
+  CO_RETURN_IF_ERROR(ExpectPayload(packed->payload(), kLargeResponse));
+  request.mutable_expect_compressed()->set_value(false);
+  const absl::StatusOr<SimpleResponse> plain = co_await test.UnaryCall(request);
+  CO_RETURN_IF_ERROR(plain.status());
+  co_return ExpectPayload(plain->payload(), kLargeResponse);
+}
+
+Task<absl::Status> ServerCompressedUnary(InteropContext& context) {
+  TestServiceStub test(context.caller);
+  for (const bool packed : {true, false}) {
+    SimpleRequest request = UnaryOf(kLargeRequest, kLargeResponse);
+    request.mutable_response_compressed()->set_value(packed);
+    auto reply = test.UnaryCall(request);
+    const absl::StatusOr<SimpleResponse> response = co_await reply;
+    CO_RETURN_IF_ERROR(response.status());
+    CO_RETURN_IF_ERROR(ExpectPayload(response->payload(), kLargeResponse));
+    CO_RETURN_IF_ERROR(ExpectPacked(context, reply.message_compressed(), packed));
+  }
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> ClientCompressedStreaming(InteropContext& context) {
+  if (!context.packs) co_return absl::OkStatus();
+  TestServiceStub test(context.caller);
+  StreamingInputCallRequest first, second;
+  *first.mutable_payload() = PayloadOf(27182);
+  first.mutable_expect_compressed()->set_value(true);
+  *second.mutable_payload() = PayloadOf(45904);
+  second.mutable_expect_compressed()->set_value(false);
+  auto probe = test.StreamingInputCall();
+  static_cast<void>(co_await probe.Write(first));
+  const absl::StatusOr<StreamingInputCallResponse> refused = co_await probe.Finish();
+  CO_RETURN_IF_ERROR(ExpectEnd(refused.status(), absl::StatusCode::kInvalidArgument));
+  auto call = test.StreamingInputCall({.compression = Compression::kGzip});
+  static_cast<void>(co_await call.Write(first));
+  const troupe::WriteOptions as_it_is{.compress = false};
+  static_cast<void>(co_await call.Write(second, as_it_is));
+  const absl::StatusOr<StreamingInputCallResponse> response = co_await call.Finish();
+  CO_RETURN_IF_ERROR(response.status());
+  co_return Expect("the sum of the sizes", response->aggregated_payload_size(), 73086);
+}
+
+Task<absl::Status> ServerCompressedStreaming(InteropContext& context) {
+  StreamingOutputCallRequest request;
+  for (const bool packed : {true, false}) {
+    grpc::testing::ResponseParameters& wanted = *request.add_response_parameters();
+    wanted.set_size(packed ? 31415 : 92653);
+    wanted.mutable_compressed()->set_value(packed);
+  }
+  auto call = TestServiceStub(context.caller).StreamingOutputCall(request);
+  StreamingOutputCallResponse response;
+  for (const bool packed : {true, false}) {
+    const bool more = co_await call.Read(response);
+    CO_RETURN_IF_ERROR(Expect("a message", more, true));
+    CO_RETURN_IF_ERROR(ExpectPayload(response.payload(), packed ? 31415 : 92653));
+    CO_RETURN_IF_ERROR(ExpectPacked(context, call.message_compressed(), packed));
+  }
+  const bool more = co_await call.Read(response);
+  CO_RETURN_IF_ERROR(Expect("a message behind the last", more, false));
+  co_return co_await call.Finish();
 }
 
 Task<absl::Status> ClientStreaming(InteropContext& context) {
@@ -334,8 +414,12 @@ constexpr InteropCase kCases[] = {
     {"empty_unary", &EmptyUnary},
     {"cacheable_unary", &CacheableUnary},
     {"large_unary", &LargeUnary},
+    {"client_compressed_unary", &ClientCompressedUnary},
+    {"server_compressed_unary", &ServerCompressedUnary},
     {"client_streaming", &ClientStreaming},
+    {"client_compressed_streaming", &ClientCompressedStreaming},
     {"server_streaming", &ServerStreaming},
+    {"server_compressed_streaming", &ServerCompressedStreaming},
     {"ping_pong", &PingPong},
     {"empty_stream", &EmptyStream},
     {"custom_metadata", &CustomMetadata},

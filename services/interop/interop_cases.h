@@ -32,6 +32,8 @@ struct SoakOptions {
 
 struct InteropContext {
   troupe::Caller& caller;
+  // False: by Troupe's own wire, which packs nothing: cases of it look at everything else, or at nothing.
+  bool packs = true;
   std::string target = {};  // for what the soak tests say
   SoakOptions soak = {};
   // For channel_soak; null: it says that it cannot be run.

@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "troupe/async/sleep.h"
 #include "troupe/base/status_macros.h"
+#include "troupe/rpc/compression.h"
 #include "troupe/rpc/metadata.h"
 
 namespace interop {
@@ -25,6 +26,7 @@ using grpc::testing::StreamingInputCallResponse;
 using grpc::testing::StreamingOutputCallRequest;
 using grpc::testing::StreamingOutputCallResponse;
 using troupe::Call;
+using troupe::Compression;
 using troupe::Reader;
 using troupe::Task;
 using troupe::Writer;
@@ -59,13 +61,28 @@ absl::Status Fill(int32_t size, Payload& payload) {
   return absl::OkStatus();
 }
 
+// INVALID_ARGUMENT: the request says that it was packed, and was not.
+template <class Request>
+absl::Status CheckPacked(const Request& request, const Call& call) {
+  if (!request.expect_compressed().value() || call.message_compressed()) return absl::OkStatus();
+  return absl::InvalidArgumentError("the request says that it is packed, and came as it is");
+}
+
+// Before the first message of a stream: whether any of them is to be packed.
+void PackIfWanted(const StreamingOutputCallRequest& request, Call& call) {
+  for (const grpc::testing::ResponseParameters& wanted : request.response_parameters()) {
+    if (wanted.compressed().value()) call.set_compression(Compression::kGzip);
+  }
+}
+
 // Sends the messages that one request wants.
 Task<absl::Status> Output(const StreamingOutputCallRequest& request, Writer<StreamingOutputCallResponse>& responses) {
   StreamingOutputCallResponse response;
   for (const grpc::testing::ResponseParameters& wanted : request.response_parameters()) {
     CO_RETURN_IF_ERROR(Fill(wanted.size(), *response.mutable_payload()));
     if (wanted.interval_us() > 0) co_await troupe::Sleep(absl::Microseconds(wanted.interval_us()));
-    const bool more = co_await responses.Write(response);
+    const troupe::WriteOptions options{.compress = wanted.compressed().value()};
+    const bool more = co_await responses.Write(response, options);
     if (!more) co_return absl::CancelledError("the caller has gone");
   }
   co_return absl::OkStatus();
@@ -87,7 +104,9 @@ Task<absl::Status> InteropService::EmptyCall(const Empty&, Empty&, Call& call) {
 
 Task<absl::Status> InteropService::UnaryCall(const SimpleRequest& request, SimpleResponse& response, Call& call) {
   EchoMetadata(call);
+  CO_RETURN_IF_ERROR(CheckPacked(request, call));
   CO_RETURN_IF_ERROR(WantedStatus(request));
+  if (request.response_compressed().value()) call.set_compression(Compression::kGzip);
   co_return Fill(request.response_size(), *response.mutable_payload());
 }
 
@@ -101,6 +120,7 @@ Task<absl::Status> InteropService::StreamingOutputCall(const StreamingOutputCall
                                                        Writer<StreamingOutputCallResponse> responses, Call& call) {
   EchoMetadata(call);
   CO_RETURN_IF_ERROR(WantedStatus(request));
+  PackIfWanted(request, call);
   co_return co_await Output(request, responses);
 }
 
@@ -112,6 +132,7 @@ Task<absl::Status> InteropService::StreamingInputCall(Reader<StreamingInputCallR
   while (true) {
     const bool more = co_await requests.Read(request);
     if (!more) break;
+    CO_RETURN_IF_ERROR(CheckPacked(request, call));
     sum += static_cast<int64_t>(request.payload().body().size());
   }
   if (sum > INT32_MAX) co_return absl::OutOfRangeError(absl::StrCat(sum, " bytes: the answer holds 32 bits"));

@@ -103,7 +103,7 @@ INSTANTIATE_TEST_SUITE_P(All, EachCase,
 
 TEST_P(EachCase, Passes) {
   troupe::Channel channel(loop_, target_, client_);
-  InteropContext context{channel, target_};
+  InteropContext context{channel, client_.wire == Wire::kGrpc, target_};
   std::vector<std::string> said;
   context.say = [&said](const std::string& line) { said.push_back(line); };
   context.new_channel = [this] { return std::make_unique<troupe::Channel>(loop_, target_, client_); };
@@ -182,7 +182,7 @@ TEST_P(EachCaseNotices, AServerThatIsWrong) {
   if (GetParam() == "cancel_after_begin") return;
   InProcess<WrongService> wrong;
   wrong.server().Add<UnwantedService>();
-  InteropContext context{wrong.caller(), "in process"};
+  InteropContext context{wrong.caller(), true, "in process"};
   EXPECT_THAT(wrong.Run(FindInteropCase(GetParam())->run(context)), Not(troupe::testing::IsOk()));
 }
 

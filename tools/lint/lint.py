@@ -95,8 +95,8 @@ SEES = {
 }
 
 # Our own suites in testing/, which users do not link, may use the services.
-_SUITES = ("testing/benchmarks/", "testing/conformance/", "testing/faults/", "testing/fuzz/", "testing/readme/",
-           "testing/samples/")
+_SUITES = ("testing/benchmarks/", "testing/conformance/", "testing/faults/", "testing/fuzz/", "testing/interop/",
+           "testing/readme/", "testing/samples/")
 
 
 # Tests, and what only they use: event_loop_test.cc, loop_testing.h, testing_peer.cc.
