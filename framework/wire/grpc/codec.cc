@@ -838,7 +838,8 @@ void GrpcCodec::GrantCall(Call& call) {
   const auto window = static_cast<int64_t>(this->window());
   const auto held =
       static_cast<int64_t>(call.unread + call.prefix_bytes + (call.in_message ? kPrefixBytes + call.partial_size : 0));
-  const auto missing = static_cast<int64_t>(call.in_message ? call.partial_total - call.partial_size : 0);
+  // And a byte of window for the end of the call: nghttp2, and with it Node, sends no end behind DATA without.
+  const auto missing = static_cast<int64_t>(call.in_message ? call.partial_total - call.partial_size + 1 : 0);
   int64_t allowed = window - held;
   bool needed = call.receive_credit < missing;
   if (needed && allowed < missing) {

@@ -1,6 +1,8 @@
 // The codec: two ends of ours, and one of ours with a peer that is spelled byte by byte.
 #include "troupe/wire/grpc/codec.h"
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <iterator>
 #include <memory>
@@ -915,6 +917,30 @@ TEST_F(ClientAndBytes, AServerThatSaysThatItDoesNotUnpackIsSentNothingPacked) {
   refusal.insert(refusal.end(), {{"grpc-status", "12"}, {"grpc-accept-encoding", "identity"}});
   ASSERT_TRUE(client_.Receive(H2Bytes().Headers(id_, refusal, kEndStream)).ok());
   EXPECT_FALSE(packed());
+}
+
+// nghttp2, and with it Node, has no end of a call to send before it has a window again.
+TEST_F(ClientAndBytes, AWindowIsLeftForTheEndOfACallBehindItsMessage) {
+  for (const size_t framed : {1000u, 65535u, 65536u, 65537u, 100'000u}) {
+    CodecEnd client(Client());
+    EXPECT_TRUE(client.Receive(H2Bytes().Settings().SettingsAck()).ok());
+    const auto id = static_cast<uint32_t>(client.Start("/a.B/C", &request_));
+    client.TakeOutput();
+    const std::string message = Framed(std::string(framed - 5, 'x'));
+    size_t window = Client().call_credit_bytes;
+    EXPECT_TRUE(client.Receive(H2Bytes().Headers(id, Ok())).ok());
+    for (size_t sent = 0; sent < framed;) {
+      const size_t size = std::min({size_t{16384}, framed - sent, window});
+      ASSERT_GT(size, 0u) << sent << " of " << framed;
+      EXPECT_TRUE(client.Receive(H2Bytes().Data(id, message.substr(sent, size))).ok());
+      sent += size;
+      window -= size;
+      for (const SentFrame& frame : FramesOfType(client.TakeFrames(), kWindowUpdateFrame)) {
+        if (frame.id == id) window += Number(frame.payload);
+      }
+    }
+    EXPECT_GT(window, 0u) << framed;
+  }
 }
 
 TEST_F(ClientAndBytes, AnHttpErrorBecomesAStatus) {
