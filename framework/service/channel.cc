@@ -264,6 +264,7 @@ internal::ClientCallRef Channel::StartCall(const MethodInfo& method, const CallO
 
 Session* Channel::Destination(const internal::SessionClientCall& call) {
   if (closed_) return nullptr;
+  interest_ = true;
   if (Session* ready = Pick(); ready != nullptr) return ready;
   Want();
   if (state_ == ConnectivityState::kTransientFailure && !call.waits_for_ready()) return nullptr;
@@ -319,7 +320,9 @@ void Channel::Close() {
 }
 
 void Channel::Connect() {
-  if (!closed_ && bad_target_.ok()) Want();
+  if (closed_ || !bad_target_.ok()) return;
+  interest_ = true;
+  Want();
 }
 
 Task<ConnectivityState> Channel::WaitForStateChange(ConnectivityState known) {
@@ -335,7 +338,6 @@ Task<ConnectivityState> Channel::WaitForStateChange(ConnectivityState known) {
 
 void Channel::Want() {
   if (closed_) return;
-  interest_ = true;
   MaybeResolve();
   const MonotonicTime now = loop_.Time();
   for (const auto& subchannel : subchannels_) {
@@ -442,6 +444,7 @@ void Channel::MaybeResolve() {
     resolve_wanted_ = false;
     return UseAddresses({*SocketAddress::Parse(address_)});
   }
+  interest_ = false;
   resolving_ = true;
   resolve_began_at_ = now;
   resolve_failure_ = absl::OkStatus();
@@ -463,6 +466,8 @@ void Channel::OnResolved(absl::StatusOr<std::vector<SocketAddress>> addresses) {
   resolving_ = false;
   if (closed_) return;
   const MonotonicTime now = loop_.Time();
+  // Who asked for the first addresses wants a connection, whether or not a call waits for it.
+  const bool go_on = (subchannels_.empty() && addresses.ok()) || interest_ || lobby_.calls_waiting() > 0;
   if (addresses.ok()) {
     resolve_wanted_ = false;
     resolve_backoff_.Reset();
@@ -475,7 +480,7 @@ void Channel::OnResolved(absl::StatusOr<std::vector<SocketAddress>> addresses) {
         absl::StrCat("cannot connect to ", target_, ": ", addresses.status().message()));
     resolve_not_before_ = resolve_began_at_ + resolve_backoff_.Next(Random());
   }
-  if (lobby_.calls_waiting() > 0 || interest_) return Want();
+  if (go_on) return Want();
   UpdateState();
 }
 

@@ -234,6 +234,22 @@ TEST_F(ReconnectTest, NobodyIsTriedAgainForNobody) {
   world_.RunFor(absl::Hours(1));
   EXPECT_EQ(connects_.size(), 1u);
   EXPECT_EQ(channel_->state(), State::kIdle);
+  world_.kernel().SetNameError("elsewhere.test", absl::NotFoundError("no such host"));
+  Open({}, "elsewhere.test:7400");
+  resolves_.clear();
+  EXPECT_THAT(Say(), StatusIs(absl::StatusCode::kUnavailable));
+  world_.RunFor(absl::Hours(1));
+  EXPECT_EQ(resolves_.size(), 1u);
+  EXPECT_EQ(channel_->state(), State::kIdle);
+}
+
+TEST_F(ReconnectTest, ConnectsWithoutACall) {
+  Start("a");
+  NameIs({"a"});
+  Open();
+  channel_->Connect();
+  world_.RunFor(absl::Seconds(1));
+  EXPECT_EQ(channel_->state(), State::kReady);
 }
 
 TEST_F(ReconnectTest, WhoWaitsForReadyWaitsForItsDeadlineOrItsEnd) {

@@ -148,7 +148,7 @@ struct World {
     bool again = false;
     stage.Try(stage.client(), what, [&] {
       // A channel that could not connect does not try again at once.
-      if (std::exchange(again, true)) stage.RunFor(absl::Seconds(2));
+      if (std::exchange(again, true)) stage.RunFor(absl::Seconds(5));
       return make();
     });
   }
