@@ -102,7 +102,7 @@ struct ServerOptions {
   absl::Duration drain_timeout = absl::Seconds(25);
 };
 
-class Server : private SessionGate {
+class Server final : private SessionGate {
  public:
   enum class State : uint8_t { kMade, kServing, kDraining, kClosed };
 
