@@ -277,6 +277,9 @@ def await_in_condition(path, source):
 _PLAIN_FIELDS = {"timeout", "metadata", "return_when", "target", "host", "port", "address", "socket", "family", "local_address"}
 # Of SubprocessOptions and CommunicateOptions.
 _PLAIN_FIELDS |= {"input", "output", "error", "directory", "environment", "new_session", "output_bytes_max"}
+# Of ConnectOptions, DatagramOptions, SendfileOptions and HostNameQuery, as far as no options that own have the same.
+_PLAIN_FIELDS |= {"local", "remote", "remote_address", "allow_broadcast", "happy_eyeballs_delay", "interleave"}
+_PLAIN_FIELDS |= {"offset", "count", "fallback", "numeric_host", "numeric_service", "name_required"}
 
 
 def _is_plain(initializers):

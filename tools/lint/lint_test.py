@@ -135,6 +135,8 @@ class CoroutineTest(RuleTest):
             "co_await kv.Get(request, {.timeout = absl::Seconds(1), .metadata = &m});",
             "co_await F([] { return 1; });",
             "co_await F([] { return Agg{1}; }, {.timeout = t});",
+            "co_await CreateDatagramEndpoint(loop, factory, {.local = where, .remote = peer});",
+            "co_await Sendfile(transport, file, {.offset = 5, .count = 7});",
             "co_await F([&] { return x; });",
             "co_await F([&x](int y) -> int { return x + y; });",
             "co_await F([this] { return x_; });",
