@@ -3,6 +3,7 @@
 #include "services/interop/interop_cases.h"
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -67,7 +68,7 @@ class EachCase : public ::testing::TestWithParam<Parameters> {
       client_.tls = *troupe::TlsContext::ForClient(trust);
       client_.server_hostname = "foo.test.google.fr";
     }
-    server_ = std::make_unique<troupe::Server>(loop_, server);
+    server_.emplace(loop_, server);
     server_->Add<InteropService>();
     EXPECT_OK(loop_.RunUntilComplete(server_->Start()));
     target_ = server_->addresses()[0].ToString();
@@ -81,7 +82,7 @@ class EachCase : public ::testing::TestWithParam<Parameters> {
   SimOs os_;
   troupe::EventLoop loop_{os_};
   troupe::ChannelOptions client_;
-  std::unique_ptr<troupe::Server> server_;
+  std::optional<troupe::Server> server_;
   std::string target_;
 };
 
