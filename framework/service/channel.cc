@@ -41,6 +41,64 @@ SessionOptions LobbyOptions(const ChannelOptions& options, MemoryGuard& memory) 
   return lobby;
 }
 
+// What the interceptor that adds call credentials knows of its channel.
+struct Credentials {
+  CallCredentials source;
+  std::string url;  // "https://host:port"
+  bool may_be_sent;
+};
+
+// A54: what a source of credentials may not pretend that the service has said.
+absl::Status RestrictedStatus(const absl::Status& failed) {
+  const std::string what = absl::StrCat("call credentials: ", failed.message());
+  switch (failed.code()) {
+    case absl::StatusCode::kUnknown:
+      return absl::UnauthenticatedError(what);
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kAlreadyExists:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kAborted:
+    case absl::StatusCode::kOutOfRange:
+    case absl::StatusCode::kDataLoss:
+      return absl::InternalError(what);
+    default:
+      return absl::Status(failed.code(), what);
+  }
+}
+
+Task<absl::Status> AddCredentials(std::shared_ptr<const Credentials> credentials, ClientInterception& rpc, Next next) {
+  if (!credentials->may_be_sent) {
+    co_return absl::UnauthenticatedError("call credentials are not sent in clear text: the channel needs TLS");
+  }
+  // "/kv.v1.KeyValue/Get"
+  const absl::string_view path = rpc.method().path;
+  const size_t slash = path.rfind('/');
+  CallCredentialsRequest request;
+  request.service_url = absl::StrCat(credentials->url, path.substr(0, slash));
+  request.method = std::string(path.substr(slash + 1));
+  Task<absl::StatusOr<Metadata>> asking = credentials->source(request);
+  const absl::StatusOr<Metadata> more = co_await std::move(asking);
+  if (!more.ok()) co_return RestrictedStatus(more.status());
+  for (const Metadata::Entry& entry : more->entries()) rpc.metadata().Add(entry.key, entry.value);
+  const absl::Status status = co_await next();
+  co_return status;
+}
+
+bool IsLoopback(const std::string& host) {
+  return host == "::1" || (absl::StartsWith(host, "127.") && SocketAddress::FromIp(host, 0).ok());
+}
+
+ClientInterceptor CredentialsOf(const ChannelOptions& options, const std::string& authority, bool local) {
+  auto credentials = std::make_shared<Credentials>();
+  credentials->source = options.credentials;
+  credentials->url = absl::StrCat(options.tls.has_value() ? "https://" : "http://", authority);
+  credentials->may_be_sent = options.tls.has_value() || options.credentials_in_clear_text || local;
+  return [credentials = std::shared_ptr<const Credentials>(std::move(credentials))](ClientInterception& rpc, Next next) {
+    return AddCredentials(credentials, rpc, next);
+  };
+}
+
 }  // namespace
 
 Channel::Channel(EventLoop& loop, std::string target, ChannelOptions options)
@@ -72,6 +130,11 @@ Channel::Channel(EventLoop& loop, std::string target, ChannelOptions options)
   session_options_.compression = options_.compression;
   session_options_.authority = options_.authority.empty() ? AuthorityOf(address_) : options_.authority;
   session_options_.memory = &memory_;
+  std::vector<ClientInterceptor> interceptors = options_.interceptors;
+  if (options_.credentials != nullptr) interceptors.push_back(CredentialsOf(options_, session_options_.authority, host_.empty() || IsLoopback(host_)));
+  if (!interceptors.empty()) {
+    interceptors_ = std::make_shared<const std::vector<ClientInterceptor>>(std::move(interceptors));
+  }
 }
 
 // One connection and the attempt to make it.
@@ -203,7 +266,7 @@ Task<void> Channel::Link::Connect(EventLoop& loop, std::string target, std::vect
 
 // ---------------------------------------------------------------------------------------------------- sessions
 
-Channel::Pinned::Pinned(Channel& channel) : loop_(channel.loop_) {
+Channel::Pinned::Pinned(Channel& channel) : loop_(channel.loop_), interceptors_(channel.interceptors_) {
   channel.retired_.push_back(std::make_unique<Link>(channel, channel.loop_, std::vector<SocketAddress>(),
                                                     channel.options_.connect_timeout));
   link_ = channel.retired_.back().get();
@@ -225,6 +288,9 @@ Connection* Channel::Pinned::connection() { return link_ == nullptr ? nullptr : 
 
 internal::ClientCallRef Channel::Pinned::StartCall(const MethodInfo& method, const CallOptions& options,
                                                    const google::protobuf::MessageLite* message) {
+  if (link_ != nullptr && interceptors_ != nullptr) {
+    return internal::SessionClientCall::StartIntercepted(link_->session, method, options, message, nullptr, interceptors_);
+  }
   if (link_ != nullptr) return link_->session.StartCall(method, options, message);
   return internal::FailedCall(loop_, method, absl::UnavailableError("the session was lost: open another one"));
 }
@@ -254,6 +320,9 @@ internal::ClientCallRef Channel::StartCall(const MethodInfo& method, const CallO
                                                    "by co_await channel.OpenSession")));
   }
   interest_ = true;
+  if (interceptors_ != nullptr) {
+    return internal::SessionClientCall::StartIntercepted(lobby_, method, options, message, this, interceptors_);
+  }
   if (Session* ready = Pick(); ready != nullptr) return ready->StartMovableCall(method, options, message, this);
   Want();
   if (state_ == ConnectivityState::kTransientFailure && !options.wait_for_ready) {
@@ -269,6 +338,10 @@ Session* Channel::Destination(const internal::SessionClientCall& call) {
   Want();
   if (state_ == ConnectivityState::kTransientFailure && !call.waits_for_ready()) return nullptr;
   return &lobby_;
+}
+
+absl::Status Channel::WhyNone() const {
+  return closed_ ? absl::UnavailableError("the channel is closed") : Failure();
 }
 
 Session* Channel::Pick() {

@@ -32,6 +32,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -50,8 +51,11 @@
 #include "troupe/net/tls_context.h"
 #include "troupe/rpc/caller.h"
 #include "troupe/rpc/compression.h"
+#include "troupe/rpc/interceptor.h"
+#include "troupe/rpc/metadata.h"
 #include "troupe/service/internal/backoff.h"
 #include "troupe/service/internal/call_mover.h"
+#include "troupe/service/internal/interception.h"
 #include "troupe/service/limits.h"
 #include "troupe/service/memory_guard.h"
 #include "troupe/service/session.h"
@@ -62,6 +66,15 @@ enum class ConnectivityState : uint8_t { kIdle, kConnecting, kReady, kTransientF
 
 // Which of a name's addresses calls go to.
 enum class Balancing : uint8_t { kPickFirst, kRoundRobin };
+
+// For whom credentials are asked, in gRPC's words.
+struct CallCredentialsRequest {
+  std::string service_url;  // "https://kv.internal:7400/kv.v1.KeyValue"
+  std::string method;       // "Get"
+};
+// Gives the metadata that says who calls: {{"authorization", "Bearer ..."}}. Asked for every call: it keeps what it has
+// got for as long as that is good. A lambda with captures must not be a coroutine itself.
+using CallCredentials = std::function<Task<absl::StatusOr<Metadata>>(const CallCredentialsRequest& request)>;
 
 struct ChannelOptions {
   // Nothing else is spoken, nor offered over TLS. A target that begins with "troupe+" is native whatever stands here.
@@ -85,6 +98,14 @@ struct ChannelOptions {
   // connect_timeout.
   std::optional<TlsContext> tls = std::nullopt;
   std::string server_hostname = {};
+
+  // Around every call, the first one outermost: rpc/interceptor.h.
+  std::vector<ClientInterceptor> interceptors = {};
+  // Asked for each call for what to send with it, within its deadline. Its error ends the call: UNAUTHENTICATED where it
+  // says UNKNOWN, INTERNAL for the codes that are left to services (gRPC's A54), else as it is.
+  CallCredentials credentials = nullptr;
+  // They are sent by TLS, Unix sockets and loopback addresses, and not to others, where calls end UNAUTHENTICATED.
+  bool credentials_in_clear_text = false;
 };
 
 template <class Stub>
@@ -144,6 +165,7 @@ class Channel final : public Caller, private internal::CallMover {
     friend class Channel;
     EventLoop& loop_;
     Link* link_;  // null once it has ended
+    const internal::ClientInterceptors interceptors_;
   };
   Task<absl::StatusOr<std::unique_ptr<Pinned>>> OpenPinned();
 
@@ -155,6 +177,7 @@ class Channel final : public Caller, private internal::CallMover {
   // ---- connections
   struct Subchannel;
   Session* Destination(const internal::SessionClientCall& call) override;
+  absl::Status WhyNone() const override;
   // The connection for the next call; null: none is ready.
   Session* Pick();
   // Calls are there, or somebody asks: goes on towards connections.
@@ -196,6 +219,7 @@ class Channel final : public Caller, private internal::CallMover {
   uint64_t connections_made_ = 0;
   SessionCounters counters_;
   MemoryGuard memory_;
+  internal::ClientInterceptors interceptors_;  // null: none
   const std::shared_ptr<Anchor> anchor_ = std::make_shared<Anchor>(Anchor{this});
 
   ConnectivityState state_ = ConnectivityState::kIdle;

@@ -41,6 +41,7 @@
 #include "troupe/net/stream_server.h"
 #include "troupe/net/tls_context.h"
 #include "troupe/rpc/compression.h"
+#include "troupe/rpc/interceptor.h"
 #include "troupe/service/health_service.h"
 #include "troupe/service/limits.h"
 #include "troupe/service/memory_guard.h"
@@ -123,6 +124,12 @@ class Server final : private SessionGate {
   void AddFactory(Factory factory) {
     CheckNotStarted();
     shared_->table.AddFactory<S>(std::move(factory));
+  }
+
+  // Around every call, inside those that were added before: rpc/interceptor.h. Throws as Add.
+  void AddInterceptor(ServerInterceptor interceptor) {
+    CheckNotStarted();
+    shared_->table.AddInterceptor(std::move(interceptor));
   }
 
   // Binds and listens; addresses() is known when it is OK. With nothing to listen on it only begins to serve. Nothing

@@ -20,6 +20,7 @@
 #include "absl/types/span.h"
 #include "troupe/actor/actor.h"
 #include "troupe/rpc/connection.h"
+#include "troupe/rpc/interceptor.h"
 #include "troupe/rpc/internal/call_core.h"
 #include "troupe/rpc/method.h"
 #include "troupe/service/internal/server_call_pool.h"
@@ -121,6 +122,11 @@ class ServiceTable {
 
   // Full names, with the package.
   bool Offers(absl::string_view service) const;
+
+  // Behind those that are there. See rpc/interceptor.h.
+  void AddInterceptor(ServerInterceptor interceptor) { interceptors_.push_back(std::move(interceptor)); }
+  const std::vector<ServerInterceptor>& interceptors() const { return interceptors_; }
+
   // Null: no such method here.
   const internal::ServedMethod* Find(absl::string_view path) const;
   absl::Span<const internal::ServedActor> actors() const { return actors_; }
@@ -152,6 +158,7 @@ class ServiceTable {
   absl::flat_hash_map<absl::string_view, internal::ServedMethod> methods_;  // looked up only
   std::vector<internal::ServedActor> actors_;
   std::vector<const ServiceInfo*> services_;
+  std::vector<ServerInterceptor> interceptors_;
 };
 
 }  // namespace troupe

@@ -4,6 +4,8 @@
 #ifndef TROUPE_SERVICE_INTERNAL_CALL_MOVER_H_
 #define TROUPE_SERVICE_INTERNAL_CALL_MOVER_H_
 
+#include "absl/status/status.h"
+
 namespace troupe {
 
 class Session;
@@ -16,6 +18,8 @@ class CallMover {
  public:
   // One that takes `call`, or lets it wait; null: there is none, and it ends.
   virtual Session* Destination(const SessionClientCall& call) = 0;
+  // Why there was none.
+  virtual absl::Status WhyNone() const = 0;
 
  protected:
   ~CallMover() = default;

@@ -217,10 +217,17 @@ void SessionServerCall::SendInitialMetadataOnce() {
 void SessionServerCall::RunHandlerNow(Actor& actor) {
   if (!serial_turns_.empty()) SetSerialTurns(serial_turns_);
   EventLoop& loop = core_loop();
-  if (!loop.debug()) return RunHandler(served_->start, served_->generated(actor));
+  StartHandler start_handler = served_->start;
+  void* target = served_->generated(actor);
+  if (const auto& interceptors = session_->table_->interceptors(); !interceptors.empty()) {
+    chain_ = std::make_unique<ServerChain>(*this, interceptors, start_handler, target);
+    start_handler = &ServerChain::Start;
+    target = chain_.get();
+  }
+  if (!loop.debug()) return RunHandler(start_handler, target);
   const std::string what = Describe();
   const MonotonicTime start = loop.Time();
-  RunHandler(served_->start, served_->generated(actor));
+  RunHandler(start_handler, target);
   const absl::Duration took = loop.Time() - start;
   if (took < loop.slow_callback_duration()) return;
   LOG(WARNING) << absl::StrFormat("Executing %s took %.3f seconds", what, absl::ToDoubleSeconds(took));
@@ -241,6 +248,11 @@ Packing PackingOf(WriteOptions options) { return options.compress ? Packing::kAs
 bool SessionServerCall::Send(const google::protobuf::MessageLite& message, WriteOptions options) {
   CheckThread(*session_, method());
   if (over()) return false;
+  if (chain_ != nullptr && !chain_->writes().empty()) return SendAsItIs(*chain_->writes().Changed(message), options);
+  return SendAsItIs(message, options);
+}
+
+bool SessionServerCall::SendAsItIs(const google::protobuf::MessageLite& message, WriteOptions options) {
   SendInitialMetadataOnce();
   absl::Status sent = session_->CheckRoomFor(message);
   if (sent.ok()) {
@@ -289,6 +301,7 @@ void SessionServerCall::OnBadMessage() {
 
 void SessionServerCall::OnEnded() {
   kept_request_ = Bytes();
+  chain_.reset();
   // What was sent still goes; what still comes of this call is of no interest.
   if (id_ != 0) session_->codec_->Forget(id_);
   session_->OnCallEnded(*this);
@@ -310,7 +323,7 @@ void SessionClientCall::OnEnd(absl::Status status, Metadata trailers) {
   id_ = 0;
   AnsweredByPeer();
   TellOrder(status.ok() ? SessionOrderMemory::Outcome::kOk : SessionOrderMemory::Outcome::kFailed);
-  DeliverEnd(std::move(status), std::move(trailers));
+  Conclude(std::move(status), std::move(trailers));
   Ended();
 }
 
@@ -352,9 +365,20 @@ void SessionClientCall::OnSendRoom() {
 
 void SessionClientCall::OnMessage(absl::Span<const char> message, size_t charged) {
   AnsweredByPeer();
+  const Packed packed = session_->codec_->message_was_packed() ? Packed::kYes : Packed::kNo;
   unread_bytes_ += charged;
   session_->unread_bytes_ += charged;
-  DeliverMessage(message, charged, session_->codec_->message_was_packed() ? Packed::kYes : Packed::kNo);
+  bool parsed = true;
+  if (chain_ == nullptr || method().server_streams() || !chain_->TakesReply(message, parsed)) {
+    return DeliverMessage(message, charged, packed);
+  }
+  set_last_compressed(packed);
+  Consumed(charged);
+  if (parsed) return;
+  const absl::Status why = absl::InternalError(absl::StrCat(method().path, ": a message from the server does not parse"));
+  const CoreRef<SessionClientCall> keep = CoreRef<SessionClientCall>::Share(*this);
+  Conclude(why, {});
+  CancelBeneath(why);
 }
 
 bool SessionClientCall::Send(const google::protobuf::MessageLite& message, WriteOptions options) {
@@ -369,11 +393,15 @@ bool SessionClientCall::Send(const google::protobuf::MessageLite& message, Write
 }
 
 bool SessionClientCall::Encode(const google::protobuf::MessageLite& message, WriteOptions options) {
-  const absl::Status sent = session_->codec_->SendMessage(id_, message, PackingOf(options));
+  const bool changes = chain_ != nullptr && !chain_->writes().empty();
+  const absl::Status sent =
+      changes ? session_->codec_->SendMessage(id_, *chain_->writes().Changed(message), PackingOf(options))
+              : session_->codec_->SendMessage(id_, message, PackingOf(options));
   session_->FlushSoon();
   if (sent.ok()) return true;
-  SendCancel(sent);
-  End(sent);
+  const CoreRef<SessionClientCall> keep = CoreRef<SessionClientCall>::Share(*this);
+  CancelBeneath(sent);
+  Conclude(sent, {});
   return false;
 }
 
@@ -398,7 +426,7 @@ bool SessionClientCall::IsBlocked() const {
   return !started() || session_->codec_->WaitingBytes(id_) > 0 || session_->IsStalled();
 }
 
-void SessionClientCall::SendCancel(const absl::Status& why) {
+void SessionClientCall::CancelBeneath(const absl::Status& why) {
   if (session_ == nullptr) return;
   if (started()) {
     session_->codec_->Reset(std::exchange(id_, 0), why);
@@ -411,8 +439,8 @@ void SessionClientCall::OnDeadline() {
   if (session_ == nullptr) return;
   const absl::Status why = absl::DeadlineExceededError(absl::StrCat(method().path, ": the deadline has passed"));
   Retain();
-  SendCancel(absl::CancelledError("the deadline has passed"));
-  DeliverEnd(why, {});
+  CancelBeneath(absl::CancelledError("the deadline has passed"));
+  Conclude(why, {});
   Release();
 }
 
@@ -423,6 +451,34 @@ void SessionClientCall::Ended() {
   session_->unread_bytes_ -= std::exchange(unread_bytes_, 0);
   TellOrder(was_sent_ ? SessionOrderMemory::Outcome::kUnknown : SessionOrderMemory::Outcome::kFailed);
   session_->OnClientCallEnded(*this);
+}
+
+ClientCallRef SessionClientCall::StartIntercepted(Session& session, const MethodInfo& method,
+                                                  const CallOptions& options,
+                                                  const google::protobuf::MessageLite* message, CallMover* mover,
+                                                  const ClientInterceptors& interceptors) {
+  SessionClientCall* call = nullptr;
+  ClientCallRef handle = session.MakeCall(method, options, message, mover, call);
+  if (call == nullptr) return handle;
+  call->chain_ = std::make_unique<ClientChain>(*call, interceptors, message);
+  call->chain_->Begin();
+  return handle;
+}
+
+void SessionClientCall::SendBeneath() {
+  if (session_ == nullptr) return;  // it has ended meanwhile
+  const CoreRef<SessionClientCall> keep = CoreRef<SessionClientCall>::Share(*this);
+  if (chain_->request() != nullptr && !session_->KeepRequest(*this, *chain_->request())) return;
+  Session* destination = session_;
+  if (mover_ != nullptr) destination = mover_->Destination(*this);
+  if (destination == nullptr) return End(mover_->WhyNone());
+  session_->Leave(*this);
+  destination->Adopt(*this);
+}
+
+void SessionClientCall::EndIntercepted(absl::Status status, Metadata trailers, const std::string* reply) {
+  if (reply != nullptr) DeliverMessage(absl::MakeConstSpan(*reply), 0, last_compressed() ? Packed::kYes : Packed::kNo);
+  DeliverEnd(std::move(status), std::move(trailers));
 }
 
 }  // namespace troupe::internal

@@ -24,6 +24,7 @@
 #include "troupe/rpc/internal/session_order_gate.h"
 #include "troupe/rpc/internal/session_order_memory.h"
 #include "troupe/service/internal/call_mover.h"
+#include "troupe/service/internal/interception.h"
 #include "troupe/service/internal/server_call_pool.h"
 #include "troupe/service/service_table.h"
 #include "troupe/service/session.h"
@@ -80,6 +81,8 @@ class SessionServerCall final : public ServerCall,
   void DestroyPending() override { static_cast<TaskNode*>(this)->Unlink(); }  // its session destroys it
   std::string Describe() const override;
 
+  Metadata& received_metadata() { return metadata_; }
+
   using ServerCall::DestroyHandler;
   using ServerCall::EndEarly;
   using ServerCall::handler_runs;
@@ -110,6 +113,7 @@ class SessionServerCall final : public ServerCall,
  private:
   friend class troupe::Session;
 
+  void OnRead(google::protobuf::MessageLite& message) override { chain_->reads().Run(message); }
   explicit SessionServerCall(EventLoop& loop) : ServerCall(loop) {}
 
   void OnUnreferenced() override;
@@ -119,6 +123,7 @@ class SessionServerCall final : public ServerCall,
   void CountBadMessage();
   void SendOutcome(const absl::Status& status, const google::protobuf::MessageLite* response) override;
   void OnEnded() override;
+  bool SendAsItIs(const google::protobuf::MessageLite& message, WriteOptions options);
   void SendInitialMetadataOnce();
   Packed ArrivedPacked() const;
   // Of a unary call: charges it until the call has ended. It is parsed when the call is started. Not OK: how the call
@@ -157,6 +162,7 @@ class SessionServerCall final : public ServerCall,
   uint32_t reckoning_ = 0;
   uint32_t long_reckoning_ = 0;
   Metadata initial_metadata_;
+  std::unique_ptr<ServerChain> chain_;  // null unless interceptors are installed
 };
 
 // Requests up to this are kept until a handler has seen them, to be sent again.
@@ -172,11 +178,28 @@ class SessionClientCall final : public ClientCall,
   SessionClientCall(Session& session, const MethodInfo& method, MonotonicTime deadline);
   ~SessionClientCall() override { core_loop().Cancel(deadline_timer_); }
 
+  // As Session::StartMovableCall, but that interceptors come first. The call waits with `session` until they let it go
+  // on: to where `mover` says, or, if that is null, with the same session.
+  static ClientCallRef StartIntercepted(Session& session, const MethodInfo& method, const CallOptions& options,
+                                        const google::protobuf::MessageLite* message, CallMover* mover,
+                                        const ClientInterceptors& interceptors);
+
   // Ends it from this side.
   void End(const absl::Status& status) {
-    DeliverEnd(status, {});
+    Conclude(status, {});
     Ended();
   }
+
+  // ---- for the interceptors
+  ClientChain* chain() { return chain_.get(); }
+  MonotonicTime deadline() const { return deadline_; }
+  Metadata& metadata_to_send() { return metadata_; }
+  // The last of them has called next().
+  void SendBeneath();
+  // They want no more of the server.
+  void CancelBeneath(const absl::Status& why);
+  // All of them are done. `reply`: of an OK, unless the server streams; null: none came.
+  void EndIntercepted(absl::Status status, Metadata trailers, const std::string* reply);
   // One that the peer has not been told of goes to another connection, however often, or ends.
   void MoveOrEnd(const absl::Status& status) {
     if (!TryMove()) End(status);
@@ -216,7 +239,15 @@ class SessionClientCall final : public ClientCall,
   void OnUnreferenced() override { delete this; }
   void Consumed(size_t charged) override;
   bool IsBlocked() const override;
-  void SendCancel(const absl::Status& why) override;
+  void OnRead(google::protobuf::MessageLite& message) override { chain_->reads().Run(message); }
+  void SendCancel(const absl::Status& why) override {
+    if (chain_ != nullptr) chain_->Drop();
+    CancelBeneath(why);
+  }
+  // The end of what is beneath the interceptors; without them, of the call.
+  void Conclude(absl::Status status, Metadata trailers) {
+    if (chain_ == nullptr || !chain_->Takes(status, trailers)) DeliverEnd(std::move(status), std::move(trailers));
+  }
   void OnDeadline();
   // Over: leaves the session.
   void Ended();
@@ -229,7 +260,7 @@ class SessionClientCall final : public ClientCall,
   void Sent() {
     was_sent_ = true;
     if (mover_ == nullptr || !has_request_ || request_.size() > kKeptRequestBytes) Answered();
-    if (method().one_way) DeliverEnd(absl::OkStatus(), {});  // for the caller; ours ends when the server's has
+    if (method().one_way) Conclude(absl::OkStatus(), {});  // for the caller; ours ends when the server's has
   }
   // It is a step of its session.
   void RememberIn(SessionOrderMemory& memory) {
@@ -260,6 +291,7 @@ class SessionClientCall final : public ClientCall,
   Bytes request_;             // encoded; charged to the session
   // What was written while the call waited for room: copies, in order.
   std::vector<std::pair<std::unique_ptr<google::protobuf::MessageLite>, WriteOptions>> unsent_;
+  std::unique_ptr<ClientChain> chain_;  // null unless interceptors are installed
   DeadlineTimer deadline_timer_{*this};
 };
 
