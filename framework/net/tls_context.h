@@ -80,8 +80,7 @@ struct TlsOptions {
   std::vector<std::string> alpn = {};
 
   // Resuming a session saves the certificates' exchange. A server gives out tickets and keeps nothing; a client keeps
-  // some of each server's, and does not verify again what the session's beginning has verified. With TLS 1.3 a client
-  // that was sent a ticket holds 16 KiB more as long as the connection lives.
+  // some of each server's, and does not verify again what the session's beginning has verified.
   bool session_tickets = true;
 
   // Appends the secrets of every connection, for tools that decrypt captures. Empty: $SSLKEYLOGFILE, if set.

@@ -333,6 +333,7 @@ int64_t TlsTransport::DeviceReceive(absl::Span<char> bytes) {
     return -EAGAIN;
   }
   ERR_clear_error();
+  const uint32_t messages = session_->notes().handshake_messages;
   size_t received = 0;
   int result = 1;
   while (received < bytes.size()) {
@@ -354,9 +355,16 @@ int64_t TlsTransport::DeviceReceive(absl::Span<char> bytes) {
     Fail(std::exchange(failure_, absl::OkStatus()));
     return -EAGAIN;
   }
+  if (failure_.ok() && session_->notes().handshake_messages != messages) ReleaseWriteBuffer();
   Flush();
   if (received > 0) return static_cast<int64_t>(received);
   return error == SSL_ERROR_ZERO_RETURN ? 0 : -EAGAIN;
+}
+
+void TlsTransport::ReleaseWriteBuffer() {
+  size_t written = 0;
+  SSL_write_ex(ssl(), "", 0, &written);
+  ERR_clear_error();
 }
 
 bool TlsTransport::TooManyMessages() { return session_->notes().handshake_messages > kMessagesMax + (received_ >> 20); }

@@ -146,6 +146,9 @@ class TlsTransport final : public ByteTransport {
   void Fail(absl::Status reason);
   // The peer's handshake messages are bounded once the handshake is over.
   bool TooManyMessages();
+  // OpenSSL makes the buffer for each message of a handshake that it is sent, a ticket for instance, and gives it back
+  // after a write only: of nothing, which sends nothing.
+  void ReleaseWriteBuffer();
   SSL* ssl() const { return session_->ssl(); }
 
   // ---- OpenSSL's, inside its calls.
