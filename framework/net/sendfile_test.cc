@@ -457,7 +457,7 @@ TEST_P(SendfileFaultTest, AnErrorInTheMiddleIsTheCallers) {
 
 // C-SND-10
 TEST_P(SendfileFaultTest, AConnectionThatBreaksEndsWithItsError) {
-  for (const int error : {EPIPE, ECONNRESET, ETIMEDOUT}) {
+  for (const int error : {EPIPE, ECONNRESET, ETIMEDOUT, ENOTCONN, EHOSTUNREACH, ENETUNREACH, ENOBUFS}) {
     if (!native()) return;
     SCOPED_TRACE(error);
     a_.log.clear();
@@ -471,6 +471,36 @@ TEST_P(SendfileFaultTest, AConnectionThatBreaksEndsWithItsError) {
     first_.reset();
     second_.reset();
     Settle();
+  }
+}
+
+// Nothing tells who only reads from a descriptor that somebody else has closed that there will be no more.
+TEST_P(SendfileFaultTest, ADescriptorThatSomebodyHasClosedIsTheConnectionsEndIfItIsTheSockets) {
+  ConnectAndSettle();
+  sim_.SetIoLimits({.send_bytes_max = 1000});
+  const int closed = File("closed");
+  os().Close(closed);
+  files_.pop_back();
+  EXPECT_EQ(Send(closed).status().code(), absl::StatusCode::kInvalidArgument);
+  const int file = File(Pattern(50'000));
+  const auto fail = [&](bool of_the_file) {
+    sim_.SetFault([of_the_file](absl::string_view called, int) {
+      return called == "SendFile" || (called == "FileBytes" && of_the_file) ? EBADF : 0;
+    });
+  };
+  if (native()) {
+    // The file has been closed under way.
+    const auto sending = Start(file);
+    Until([&] { return b_.received > 0; });
+    fail(/*of_the_file=*/true);
+    Until([&] { return sending.done(); });
+    EXPECT_EQ(ErrnoOf(sending.result().status()), EBADF);
+    EXPECT_FALSE(first_->is_closing());
+    fail(/*of_the_file=*/false);
+    EXPECT_EQ(ErrnoOf(Send(file).status()), EBADF);
+    sim_.SetFault(nullptr);
+    Until([&] { return a_.lost(); });
+    EXPECT_EQ(ErrnoOf(a_.reason), EBADF);
   }
 }
 

@@ -449,8 +449,26 @@ void ByteTransport::CheckMaySendFile() const {
 
 int64_t ByteTransport::SendFromFile(int file, int64_t offset, int64_t bytes_max) {
   const int64_t sent = DeviceSendFile(file, offset, bytes_max);
-  if (sent == -EPIPE || sent == -ECONNRESET || sent == -ETIMEDOUT) EndByOs(static_cast<int>(sent), "sendfile");
+  if (sent < 0 && IsOfTheSocket(static_cast<int>(-sent), file)) EndByOs(static_cast<int>(sent), "sendfile");
   return sent;
+}
+
+bool ByteTransport::IsOfTheSocket(int error, int file) const {
+  switch (error) {
+    case EPIPE:
+    case ECONNRESET:
+    case ETIMEDOUT:
+    case ENOTCONN:
+    case EHOSTUNREACH:
+    case ENETUNREACH:
+    case ENETDOWN:
+    case ENOBUFS:
+      return true;
+    case EBADF:  // whichever of the two somebody has closed
+      return loop_.os().FileBytes(file) >= 0;
+    default:
+      return false;
+  }
 }
 
 void ByteTransport::WriteOfFile(absl::Span<const char> bytes) {

@@ -190,6 +190,8 @@ class ByteTransport : public Transport, public ListNode<TransportOwner>, private
 
   // The file that is being sent never will be.
   void LoseFile();
+  // An error of sending `file`: writing would have given it too.
+  bool IsOfTheSocket(int error, int file) const;
   // Nothing is left to send: the end, for a layer after it has closed down.
   void Finish();
   // A callback threw: ends the connection and reports. REQUIRES: in a catch block.
