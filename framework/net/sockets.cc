@@ -141,11 +141,22 @@ Task<absl::Status> SockConnect(EventLoop& loop, int fd, absl::string_view target
   return ConnectTarget(loop, fd, std::string(target));
 }
 
+Accepted::~Accepted() {
+  if (fd_ >= 0) os_->Close(fd_);
+}
+
+Accepted& Accepted::operator=(Accepted&& other) noexcept {
+  std::swap(os_, other.os_);
+  std::swap(fd_, other.fd_);
+  std::swap(peer_, other.peer_);
+  return *this;
+}
+
 Task<absl::StatusOr<Accepted>> SockAccept(EventLoop& loop, int fd) {
-  Accepted accepted;
-  auto accept = [&] { return loop.os().Accept(fd, &accepted.peer); };
-  CO_ASSIGN_OR_RETURN(accepted.fd, co_await Attempt(loop, fd, kReadable, "SockAccept", accept));
-  co_return accepted;
+  SocketAddress peer;
+  auto accept = [&] { return loop.os().Accept(fd, &peer); };
+  CO_ASSIGN_OR_RETURN(const int accepted, co_await Attempt(loop, fd, kReadable, "SockAccept", accept));
+  co_return Accepted(loop.os(), accepted, peer);
 }
 
 }  // namespace troupe

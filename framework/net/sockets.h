@@ -22,6 +22,7 @@
 
 #include <cstddef>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -30,6 +31,7 @@
 #include "troupe/async/task.h"
 #include "troupe/base/socket_address.h"
 #include "troupe/loop/event_loop.h"
+#include "troupe/os/os.h"
 
 namespace troupe {
 
@@ -54,9 +56,25 @@ Task<absl::Status> SockConnect(EventLoop& loop, int fd, const SocketAddress& add
 // its first address is taken (C-SCK-09).
 Task<absl::Status> SockConnect(EventLoop& loop, int fd, absl::string_view target);
 
-struct Accepted {
-  int fd = -1;  // the caller's; does not block (C-SCK-10)
-  SocketAddress peer;
+// A connection that was accepted. It is closed with this, unless somebody has taken it: so none is left behind by a task
+// whose outcome nobody waits for any more.
+class Accepted {
+ public:
+  Accepted() = default;
+  Accepted(Os& os, int fd, const SocketAddress& peer) : os_(&os), fd_(fd), peer_(peer) {}
+  Accepted(Accepted&& other) noexcept : os_(other.os_), fd_(other.Release()), peer_(other.peer_) {}
+  Accepted& operator=(Accepted&& other) noexcept;
+  ~Accepted();
+
+  int fd() const { return fd_; }  // does not block (C-SCK-10); -1: taken
+  const SocketAddress& peer() const { return peer_; }
+  // The descriptor is the caller's from now on, to close too: for ConnectAcceptedSocket (connect.h), for instance.
+  [[nodiscard]] int Release() { return std::exchange(fd_, -1); }
+
+ private:
+  Os* os_ = nullptr;
+  int fd_ = -1;
+  SocketAddress peer_;
 };
 Task<absl::StatusOr<Accepted>> SockAccept(EventLoop& loop, int fd);
 

@@ -107,7 +107,7 @@ TEST_P(SocketsTest, WhatIsThereIsTakenWithoutWaiting) {
     EXPECT_EQ(*loop_.RunUntilComplete(SockRecvInto(loop_, ours_, absl::MakeSpan(rest))), 2u);
     EXPECT_EQ(absl::string_view(rest, 2), "lo");
     EXPECT_TRUE(loop_.RunUntilComplete(SockSendAll(loop_, ours_, absl::string_view("bye"))).ok());
-    accepted = loop_.RunUntilComplete(SockAccept(loop_, listener))->fd;
+    accepted = loop_.RunUntilComplete(SockAccept(loop_, listener))->Release();
   });
   EXPECT_EQ(watches, 0);
   Settle();
@@ -237,19 +237,51 @@ TEST_P(SocketsTest, AcceptGivesADescriptorThatCanBeUsedAtOnceAndThePeersAddress)
   ASSERT_TRUE(loop_.RunUntilComplete(SockConnect(loop_, client, Address("127.0.0.1:7000"))).ok());
   Settle();
   ASSERT_TRUE(accepting.done());
-  const Accepted accepted = *accepting.result();
-  EXPECT_EQ(os_.IsNonBlocking(accepted.fd), 1);
+  const Accepted& accepted = *accepting.result();
+  EXPECT_EQ(os_.IsNonBlocking(accepted.fd()), 1);
   SocketAddress local;
   ASSERT_EQ(os_.LocalAddress(client, &local), 0);
-  EXPECT_EQ(accepted.peer, local);
+  EXPECT_EQ(accepted.peer(), local);
   const auto answer = Receiving(client);
-  ASSERT_TRUE(loop_.RunUntilComplete(SockSendAll(loop_, accepted.fd, absl::string_view("hi"))).ok());
+  ASSERT_TRUE(loop_.RunUntilComplete(SockSendAll(loop_, accepted.fd(), absl::string_view("hi"))).ok());
   Settle();
   EXPECT_EQ(*answer.result(), "hi");
-  for (const int fd : {listener, client, accepted.fd}) {
+  ExpectUnwatched(accepted.fd());
+  for (const int fd : {listener, client}) {
     ExpectUnwatched(fd);
     os_.Close(fd);
   }
+}
+
+// As of a task whose outcome nobody waits for any more.
+TEST_P(SocketsTest, WhatWasAcceptedIsClosedUnlessSomebodyTakesIt) {
+  const int listener = BoundSocket(Address("127.0.0.1:7000"));
+  ASSERT_EQ(os_.Listen(listener, 8), 0);
+  const int clients[] = {os_.Socket(AF_INET, SOCK_STREAM), os_.Socket(AF_INET, SOCK_STREAM)};
+  const auto accept = [&](int client) {
+    auto accepting = loop_.CreateTask(SockAccept(loop_, listener));
+    EXPECT_EQ(os_.Connect(client, Address("127.0.0.1:7000")), -EINPROGRESS);
+    Settle();
+    return accepting;
+  };
+  int fd = -1;
+  {
+    const auto dropped = accept(clients[0]);
+    fd = dropped.result()->fd();
+    EXPECT_EQ(os_.IsNonBlocking(fd), 1);
+  }
+  EXPECT_EQ(os_.IsNonBlocking(fd), -EBADF);
+  {
+    Future<absl::StatusOr<Accepted>> accepting = accept(clients[1]);
+    Accepted accepted = *loop_.RunUntilComplete(std::move(accepting));
+    fd = accepted.fd();
+    Accepted moved = std::move(accepted);
+    accepted = Accepted();
+    EXPECT_EQ(moved.Release(), fd);
+    EXPECT_EQ(moved.fd(), -1);
+  }
+  EXPECT_EQ(os_.IsNonBlocking(fd), 1);
+  for (const int open : {fd, listener, clients[0], clients[1]}) os_.Close(open);
 }
 
 // C-TRN-14
@@ -377,7 +409,7 @@ TEST_P(SocketsTest, CancelledWhenItIsReadyItLosesNothing) {
     EXPECT_GE(accepted, 0);
     os_.Close(accepted);
   } else {
-    os_.Close(accepting.result()->fd);
+    EXPECT_GE(accepting.result()->fd(), 0);
   }
   Settle();
   for (const int fd : {listener, client}) os_.Close(fd);
@@ -479,15 +511,14 @@ TEST_F(RealSocketOperationsTest, ConnectAcceptSendReceive) {
   const int client = Made(os.Socket(AF_INET, SOCK_STREAM));
   const auto accepting = loop_.CreateTask(SockAccept(loop_, listener));
   ASSERT_TRUE(loop_.RunUntilComplete(SockConnect(loop_, client, AddressOf(listener).ToString())).ok());
-  const Accepted accepted = *loop_.RunUntilComplete(accepting);
-  Made(accepted.fd);
-  EXPECT_EQ(os.IsNonBlocking(accepted.fd), 1);
-  EXPECT_EQ(accepted.peer, AddressOf(client));
+  Accepted accepted = *loop_.RunUntilComplete(Future<absl::StatusOr<Accepted>>(accepting));
+  EXPECT_EQ(os.IsNonBlocking(accepted.fd()), 1);
+  EXPECT_EQ(accepted.peer(), AddressOf(client));
   const std::string text(3'000'000, 'x');
   const auto sending = loop_.CreateTask(SockSendAll(loop_, client, text));
   size_t received = 0;
   while (received < text.size()) {
-    const absl::StatusOr<std::string> more = loop_.RunUntilComplete(SockRecv(loop_, accepted.fd, 100'000));
+    const absl::StatusOr<std::string> more = loop_.RunUntilComplete(SockRecv(loop_, accepted.fd(), 100'000));
     ASSERT_TRUE(more.ok() && !more->empty());
     received += more->size();
   }

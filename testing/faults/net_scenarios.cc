@@ -8,7 +8,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -232,8 +231,7 @@ Task<absl::StatusOr<std::string>> ReceiveHello(EventLoop& loop, int fd) {
 Task<absl::Status> AcceptAndEcho(EventLoop& loop, int listener) {
   const absl::StatusOr<Accepted> accepted = co_await SockAccept(loop, listener);
   if (!accepted.ok()) co_return accepted.status();
-  const int fd = accepted->fd;
-  const absl::Cleanup close = [&loop, fd] { loop.os().Close(fd); };
+  const int fd = accepted->fd();
   const absl::StatusOr<std::string> said = co_await ReceiveHello(loop, fd);
   if (!said.ok()) co_return said.status();
   co_return co_await SockSendAll(loop, fd, *said);
