@@ -40,9 +40,9 @@ namespace {
 class ConnectRace final : public Leaf, private Timer {
  public:
   // What is referred to outlives it.
-  ConnectRace(EventLoop& loop, const std::vector<SocketAddress>& addresses, const std::optional<SocketAddress>& local,
+  ConnectRace(EventLoop& loop, const std::vector<SocketAddress>& addresses, const std::vector<SocketAddress>& locals,
               absl::Duration delay)
-      : loop_(loop), addresses_(addresses), local_(local), delay_(delay), attempts_(addresses.size()) {}
+      : loop_(loop), addresses_(addresses), locals_(locals), delay_(delay), attempts_(addresses.size()) {}
   ~ConnectRace() {
     Stop();
     if (winner_ >= 0) loop_.os().Close(winner_);
@@ -112,16 +112,22 @@ class ConnectRace final : public Leaf, private Timer {
     Os& os = loop_.os();
     const SocketAddress& address = addresses_[index];
     const std::string where = absl::StrCat("connect ", address.ToString());
-    if (local_.has_value() && local_->family() != address.family()) {
-      return absl::InvalidArgumentError(absl::StrCat(where, ": the local address ", local_->ToString(), " is of another family"));
+    const auto fits = [&](const SocketAddress& local) { return local.family() == address.family(); };
+    if (!locals_.empty() && std::none_of(locals_.begin(), locals_.end(), fits)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(where, ": the local address ", locals_.front().ToString(), " is of another family"));
     }
     const int fd = os.Socket(address.family(), SOCK_STREAM);
     if (fd < 0) return OsError(fd, where);
     auto attempt = std::make_unique<Attempt>(*this, index, fd);
-    if (local_.has_value()) {
-      const int bound = os.Bind(fd, *local_);
-      if (bound != 0) return OsError(bound, absl::StrCat(where, " from ", local_->ToString()));
+    absl::Status bound;
+    for (const SocketAddress& local : locals_) {
+      if (!fits(local)) continue;
+      const int result = os.Bind(fd, local);
+      bound = result == 0 ? absl::OkStatus() : OsError(result, absl::StrCat(where, " from ", local.ToString()));
+      if (bound.ok()) break;
     }
+    RETURN_IF_ERROR(bound);
     int error = -os.Connect(fd, address);
     if (error == 0) {
       winner_ = attempt->Take();
@@ -168,7 +174,7 @@ class ConnectRace final : public Leaf, private Timer {
 
   EventLoop& loop_;
   const std::vector<SocketAddress>& addresses_;
-  const std::optional<SocketAddress>& local_;
+  const std::vector<SocketAddress>& locals_;  // none: wherever the system likes
   const absl::Duration delay_;
   std::vector<std::unique_ptr<Attempt>> attempts_;  // by address; null unless under way
   std::vector<absl::Status> errors_;                // by address, of those that were tried
@@ -219,21 +225,45 @@ absl::StatusOr<TlsSettings> ParseSecurity(const ConnectOptions& options, const s
   return settings;
 }
 
-struct Target {
+// Where an end is: some addresses, or something to resolve.
+struct End {
   ResolveQuery query;  // where `addresses` say nothing
   std::vector<SocketAddress> addresses;
-  std::optional<SocketAddress> local;
+};
+
+struct Target : End {
+  std::optional<End> local;
   absl::Duration delay = absl::InfiniteDuration();
   size_t interleave = 0;
   TlsSettings security;
 };
 
+absl::StatusOr<std::optional<End>> ParseLocal(const ConnectOptions& options) {
+  const bool both = !options.local.empty() && options.local_address.has_value();
+  if (both) return absl::InvalidArgumentError("local and local_address exclude each other");
+  if (options.local.empty() && !options.local_address.has_value()) return std::nullopt;
+  if (options.socket >= 0) {
+    return absl::InvalidArgumentError("local and local_address are only meaningful without a socket");
+  }
+  End local;
+  if (options.local_address.has_value()) {
+    local.addresses.push_back(*options.local_address);
+    return local;
+  }
+  ASSIGN_OR_RETURN(HostPort where, SplitHostPort(options.local));
+  local.query.host = std::move(where.host);
+  local.query.service = std::move(where.port);
+  local.query.family = options.family;
+  local.query.passive = true;
+  return local;
+}
+
 absl::StatusOr<Target> ParseTarget(const ConnectOptions& options) {
   Target target;
   target.query.family = options.family;
-  target.local = options.local_address;
   target.addresses.assign(options.addresses.begin(), options.addresses.end());
   if (options.address.has_value()) target.addresses.push_back(*options.address);
+  ASSIGN_OR_RETURN(target.local, ParseLocal(options));
   target.delay = options.happy_eyeballs_delay.value_or(absl::InfiniteDuration());
   if (target.delay < absl::ZeroDuration()) {
     return absl::InvalidArgumentError(
@@ -314,14 +344,20 @@ Task<absl::StatusOr<Connected<>>> ConnectGiven(EventLoop& loop, ProtocolFactory 
   co_return co_await MakeConnected(loop, std::move(factory), fd, security);
 }
 
+Task<absl::StatusOr<std::vector<SocketAddress>>> AddressesOf(EventLoop& loop, const End& end) {
+  if (!end.addresses.empty()) co_return end.addresses;
+  co_return co_await GetAddrInfo(loop, end.query);
+}
+
 Task<absl::StatusOr<Connected<>>> ConnectTo(EventLoop& loop, ProtocolFactory factory, absl::StatusOr<Target> parsed) {
   CO_ASSIGN_OR_RETURN(const Target target, std::move(parsed));
-  std::vector<SocketAddress> addresses = target.addresses;
-  if (addresses.empty()) {
-    CO_ASSIGN_OR_RETURN(addresses, co_await GetAddrInfo(loop, target.query));
-  }
+  CO_ASSIGN_OR_RETURN(std::vector<SocketAddress> addresses, co_await AddressesOf(loop, target));
   if (target.interleave > 0) addresses = Interleaved(addresses, target.interleave);
-  ConnectRace race(loop, addresses, target.local, target.delay);
+  std::vector<SocketAddress> locals;
+  if (target.local.has_value()) {
+    CO_ASSIGN_OR_RETURN(locals, co_await AddressesOf(loop, *target.local));
+  }
+  ConnectRace race(loop, addresses, locals, target.delay);
   co_await race;
   const int fd = race.Take();
   if (fd >= 0) {

@@ -46,7 +46,9 @@ struct ConnectOptions {
   int socket = -1;
   // AF_INET or AF_INET6 to leave out the other one's addresses.
   int family = 0;
-  // Where from. Addresses of the other family cannot be reached then.
+  // Where from: "10.0.0.5:0", "localhost:0", resolved as `target` is; each address is connected to from the first of its
+  // family that can be bound, and what has none cannot be reached. Or one address (C-CON-11).
+  absl::string_view local = {};
   std::optional<SocketAddress> local_address = std::nullopt;
   // RFC 8305, "happy eyeballs": an address that has not answered after this long is joined by the next one, and the first
   // to answer wins. The RFC recommends 250 ms. Without it each is tried when the one before has failed.

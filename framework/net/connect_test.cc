@@ -87,6 +87,9 @@ TEST_P(ConnectTest, OptionsThatMakeNoSenseAreRefused) {
       {.target = "::1:7000"},
       {.target = "unix:"},
       {.target = "127.0.0.1:65536"},
+      {.target = "localhost:1", .local = "localhost"},
+      {.target = "localhost:1", .local = "localhost:0", .local_address = Address("127.0.0.1:0")},
+      {.socket = 3, .local = "localhost:0"},
   };
   for (const ConnectOptions& options : wrong) {
     EXPECT_EQ(TryConnect(options).status().code(), absl::StatusCode::kInvalidArgument) << options.target;
@@ -203,6 +206,27 @@ TEST_P(ConnectTest, TheLocalAddressMayBeChosen) {
   EXPECT_EQ(connected->transport->local(), Address("127.0.0.1:7123"));
   EXPECT_EQ(ErrnoOf(TryConnect({.target = "127.0.0.1:7000", .local_address = Address("127.0.0.1:7000")}).status()),
             EADDRINUSE);
+}
+
+// C-CON-11
+TEST_P(ConnectTest, TheFirstLocalAddressOfTheFamilyThatCanBeBoundIsTaken) {
+  os_.kernel().SetName("here.test", {Address("[::1]:0"), Address("127.0.0.1:0"), Address("127.0.0.2:0")});
+  ServeOn({"127.0.0.1:7000"});
+  const auto connect = [&] { return TryConnect({.target = "127.0.0.1:7000", .local = "here.test:7123"}); };
+  absl::StatusOr<Connected<>> first = connect(), second = connect();
+  ASSERT_TRUE(first.ok()) << first.status();
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_EQ(first->transport->local(), Address("127.0.0.1:7123"));
+  EXPECT_EQ(second->transport->local(), Address("127.0.0.2:7123"));
+  const absl::Status none = connect().status();
+  EXPECT_EQ(ErrnoOf(none), EADDRINUSE);
+  EXPECT_THAT(none.message(), HasSubstr("from 127.0.0.2:7123"));
+  EXPECT_EQ(TryConnect({.target = "127.0.0.1:7000", .local = "[::1]:0"}).status(),
+            absl::InvalidArgumentError("connect 127.0.0.1:7000: the local address [::1]:0 is of another family"));
+  EXPECT_EQ(TryConnect({.target = "127.0.0.1:7000", .local = "nowhere.test:0"}).status().code(),
+            absl::StatusCode::kNotFound);
+  first->transport->Close();
+  second->transport->Close();
 }
 
 TEST_P(ConnectTest, AnErrorOfTheFactoryPassesThroughAndClosesTheSocket) {
