@@ -424,6 +424,16 @@ TEST_P(RealProcessTest, WhatIsNoProgramSaysSo) {
   EXPECT_EQ(Await(CreateSubprocessExec(*loop_, folder, {})).status().code(), absl::StatusCode::kPermissionDenied);
 }
 
+// The system says the same of a missing folder as of a missing program.
+TEST_P(RealProcessTest, AFolderThatIsNotThereIsNamed) {
+  SubprocessOptions options;
+  options.directory = "/no/such/folder";
+  const Strings command = {"true"};
+  const absl::Status status = Await(CreateSubprocessExec(*loop_, command, options)).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(status.message(), "start true in /no/such/folder: No such file or directory");
+}
+
 // ---- the samples of the headers
 
 Task<absl::Status> Sort(EventLoop& loop, ProcessResult& sorted) {

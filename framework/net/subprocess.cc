@@ -140,6 +140,7 @@ absl::StatusOr<Subprocess*> Subprocess::Start(EventLoop& loop, std::unique_ptr<S
                                               SubprocessPlan plan) {
   Os& os = loop.os();
   const std::string program = plan.process.arguments.front();
+  const std::string where = plan.process.directory.empty() ? "" : absl::StrCat(" in ", plan.process.directory);
   Descriptors ours(os), theirs(os);
   int given[3] = {-1, -1, -1};
   for (int fd = 0; fd < 3; ++fd) {
@@ -170,7 +171,7 @@ absl::StatusOr<Subprocess*> Subprocess::Start(EventLoop& loop, std::unique_ptr<S
   plan.process.error = given[2];
   int pid = 0;
   const int process = os.Spawn(plan.process, &pid);
-  if (process < 0) return OsError(process, absl::StrCat("start ", program));
+  if (process < 0) return OsError(process, absl::StrCat("start ", program, where));
   LOG_IF(INFO, loop.debug()) << "process " << program << " created: pid " << pid;
   auto* const subprocess = new Subprocess(loop, process, pid, program, std::move(protocol));
   for (int fd = 0; fd < 3; ++fd) {

@@ -495,30 +495,46 @@ TEST_P(SubprocessTest, ArgumentsNeverReachTheLog) {
 // ---- callbacks that fail, and those that destroy their transport (P-4)
 
 TEST_P(SubprocessTest, ACallbackMayThrowOrDropOrCloseItsTransport) {
-  enum Action { kThrow, kDrop, kClose, kDropAndThrow };
+  enum Action { kThrow, kThrowFatal, kDrop, kClose, kDropAndThrow };
   for (const char* callback : {"made", "data 1", "pipe 0", "pipe 1", "pause", "resume", "exited", "lost"}) {
-    for (const Action action : {kThrow, kDrop, kClose, kDropAndThrow}) {
+    for (const Action action : {kThrow, kThrowFatal, kDrop, kClose, kDropAndThrow}) {
       SCOPED_TRACE(absl::StrCat(callback, " ", static_cast<int>(action)));
       heard_ = SubprocessRecording();
       SubprocessTransportPtr transport;
-      int acted = 0;
+      int acted = 0, fatals = 0;
+      // Fatal leaves the loop, or the call of Write in which PauseWriting threw it; then the loop goes on.
+      const auto outlive = [&](auto step) {
+        try {
+          step();
+        } catch (const Fatal&) {
+          ++fatals;
+        }
+      };
       heard_.on = [&](SubprocessTransport* t, const std::string& entry) {
         if (entry != callback || acted++ > 0) return;
         if (action == kClose) t->Close();
         if (action == kDrop || action == kDropAndThrow) transport.reset();
+        if (action == kThrowFatal) throw Fatal("thrown");
         if (action == kThrow || action == kDropAndThrow) throw std::runtime_error("thrown");
       };
-      absl::StatusOr<StartedSubprocess<>> started = TryStart({"cat"});
+      // A task, so that Fatal leaves the loop and not the wait.
+      auto starting = loop_.CreateTask(Starting({"cat"}));
+      while (!starting.done()) {
+        outlive([&] { loop_.RunOnceWithoutWaiting(); });
+      }
+      absl::StatusOr<StartedSubprocess<>> started = starting.state().Take();
       EXPECT_EQ(started.ok(), absl::string_view(callback) != "made" || action == kDrop || action == kClose);
       if (started.ok()) {
         transport = std::move(started->transport);
         if (transport->pipe(0) != nullptr && !transport->is_closing()) {
-          transport->pipe(0)->Write(std::string(400'000, 'x').c_str());
+          outlive([&] { transport->pipe(0)->Write(std::string(400'000, 'x').c_str()); });
           if (transport != nullptr) transport->pipe(0)->Close();
         }
       }
+      outlive([&] { Settle(); });
       Settle();
       EXPECT_EQ(acted, 1);
+      EXPECT_EQ(fatals, action == kThrowFatal ? 1 : 0);
       EXPECT_TRUE(heard_.lost());
       EXPECT_EQ(std::count(heard_.log.begin(), heard_.log.end(), "lost OK"), 1);
       EXPECT_THAT(TakeReports(), SizeIs(action == kThrow || action == kDropAndThrow ? 1 : 0));
