@@ -190,7 +190,8 @@ Task<absl::StatusOr<StartedSubprocess<P>>> StartSubprocessTyped(Task<absl::Statu
 
 }  // namespace internal
 
-// Starts a program. arguments[0] is a path, or without a slash a name that is looked for in PATH. `factory` (which
+// Starts a program. arguments[0] is a path (from options.directory, if it is relative), or without a slash a name that is
+// looked for in PATH: in this process's, unlike in Python, also where the child gets another. `factory` (which
 // returns a unique_ptr to a protocol) is called first; on return ConnectionMade has been called. INVALID_ARGUMENT: the
 // arguments or options make no sense; otherwise the system's error: NOT_FOUND there is no such program or directory,
 // PERMISSION_DENIED it cannot be executed, RESOURCE_EXHAUSTED no descriptor or process is left. What the factory throws

@@ -409,7 +409,8 @@ class PosixOsImpl : public Os {
   }
 
   int OpenFile(const std::string& path) override {
-    return Retry([&] { return open(path.c_str(), O_RDONLY | O_CLOEXEC); });
+    // O_NONBLOCK: a FIFO shall not wait for its writer. It means nothing to a file's reads.
+    return Retry([&] { return open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); });
   }
 
   int64_t FileBytes(int fd) override {

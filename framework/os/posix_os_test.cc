@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -251,6 +252,17 @@ TEST(PosixOs, SendTakesMoreBuffersThanTheKernelDoes) {
   const std::vector<iovec> many(3000, iovec{&byte, 1});
   EXPECT_EQ(os().Send(pair[0], many), 1024);
   for (int fd : pair) os().Close(fd);
+}
+
+// A path may come from a stranger, and a worker that waits for good cannot be given up.
+TEST(PosixOs, OpeningAFifoDoesNotWaitForItsWriter) {
+  const std::string path = ::testing::TempDir() + "/fifo_" + std::to_string(getpid());
+  ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+  const int fd = os().OpenFile(path);
+  ASSERT_GE(fd, 0);
+  EXPECT_EQ(os().FileBytes(fd), -EINVAL);
+  os().Close(fd);
+  unlink(path.c_str());
 }
 
 TEST(PosixOs, LimitsAreOfThisProcess) {
