@@ -17,6 +17,30 @@ namespace {
 // Above twice this a stream is held back until it is at this again, as in asyncio.
 constexpr size_t kHeldBytes = 64 << 10;
 
+// What has come and has not been taken. Taking moves what is behind it only now and then: there may be many short lines.
+class Held {
+ public:
+  size_t size() const { return bytes_.size() - taken_; }
+  bool empty() const { return size() == 0; }
+  size_t Find(char c, size_t from) const {
+    const size_t found = bytes_.find(c, taken_ + from);
+    return found == std::string::npos ? found : found - taken_;
+  }
+  void Append(absl::Span<const char> data) { bytes_.append(data.data(), data.size()); }
+  std::string Take(size_t bytes_max) {
+    if (taken_ == 0 && bytes_max >= bytes_.size()) return std::exchange(bytes_, std::string());
+    std::string taken = bytes_.substr(taken_, bytes_max);
+    taken_ += taken.size();
+    if (taken_ > bytes_.size() / 2) bytes_.erase(0, std::exchange(taken_, 0));
+    return taken;
+  }
+  std::string TakeAll() { return Take(size()); }
+
+ private:
+  std::string bytes_;
+  size_t taken_ = 0;  // of them
+};
+
 struct OutputState {
   Transport* pipe = nullptr;  // until it has ended
   bool piped = false;
@@ -24,7 +48,7 @@ struct OutputState {
   bool held_back = false;
   bool being_read = false;
   absl::Status reason;  // of the end
-  std::string bytes;
+  Held bytes;
   Event changed;
 };
 
@@ -88,7 +112,7 @@ class ProcessProtocol final : public SubprocessProtocol {
   }
   void PipeDataReceived(int fd, absl::Span<const char> data) override {
     OutputState& output = state_->output(fd);
-    output.bytes.append(data.data(), data.size());
+    output.bytes.Append(data);
     state_->HoldBackOrGoOn(output);
     output.changed.Set();
     state_->changed.Set();
@@ -144,8 +168,7 @@ Task<void> AwaitMore(OutputState& output) {
 }
 
 std::string TakeFirst(ProcessState& state, OutputState& output, size_t bytes) {
-  std::string taken = output.bytes.substr(0, bytes);
-  output.bytes.erase(0, taken.size());
+  std::string taken = output.bytes.Take(bytes);
   state.HoldBackOrGoOn(output);
   return taken;
 }
@@ -165,7 +188,7 @@ Task<absl::StatusOr<std::string>> ReadLine(std::shared_ptr<ProcessState> state, 
   const Reading reading(output);
   size_t searched = 0;
   while (true) {
-    const size_t newline = output.bytes.find('\n', searched);
+    const size_t newline = output.bytes.Find('\n', searched);
     const size_t line_bytes = newline == std::string::npos ? output.bytes.size() : newline + 1;
     if (line_bytes > ProcessReader::kLineBytesMax) {
       co_return absl::ResourceExhaustedError(
@@ -241,9 +264,8 @@ Task<absl::StatusOr<ProcessResult>> Communicate(std::shared_ptr<ProcessState> st
   for (const OutputState& output : state->outputs) CO_RETURN_IF_ERROR(output.reason);
   ProcessResult result;
   result.returncode = *state->returncode;
-  result.output = std::move(state->output(1).bytes);
-  result.error = std::move(state->output(2).bytes);
-  for (OutputState& output : state->outputs) output.bytes.clear();
+  result.output = state->output(1).bytes.TakeAll();
+  result.error = state->output(2).bytes.TakeAll();
   co_return result;
 }
 

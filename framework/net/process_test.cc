@@ -204,6 +204,29 @@ TEST_P(ProcessTest, StreamsAreReadPieceByPiece) {
   EXPECT_EQ(Await(cat.Wait()), 0);
 }
 
+TEST_P(ProcessTest, ManyShortLinesMixWithReadsOfOtherSizes) {
+  // 30,000 of them in less than is held.
+  std::string text;
+  for (int i = 0; text.size() < 120'000; ++i) absl::StrAppend(&text, i % 10, "\n", i % 7 == 0 ? "\n" : "");
+  Process child = Run({"cat"});
+  EXPECT_TRUE(Await(child.input().Write(text)).ok());
+  child.input().Close();
+  Settle();
+  std::string got;
+  ProcessReader output = child.output();
+  for (int i = 0; got.size() < text.size(); ++i) {
+    const absl::StatusOr<std::string> some = i % 100 == 0 ? Await(output.Read(1 + i % 777)) : Await(output.ReadLine());
+    ASSERT_TRUE(some.ok() && !some->empty()) << some.status();
+    if (i % 100 != 0) {
+      EXPECT_EQ(some->find('\n'), some->size() - 1);
+    }
+    got += *some;
+  }
+  EXPECT_TRUE(got == text);
+  EXPECT_EQ(*Await(output.Read()), "");
+  EXPECT_EQ(Await(child.Wait()), 0);
+}
+
 TEST_P(ProcessTest, ALineMayBeLong) {
   const std::string longest = std::string(ProcessReader::kLineBytesMax - 1, 'x') + "\n";
   Process cat = Run({"cat"});
