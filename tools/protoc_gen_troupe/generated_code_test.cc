@@ -207,7 +207,7 @@ class LocalCall final : public troupe::internal::ServerCall {
   const std::string& answer() const { return answer_; }
 
  private:
-  bool Send(const google::protobuf::MessageLite& message) override {
+  bool Send(const google::protobuf::MessageLite& message, troupe::WriteOptions) override {
     absl::StrAppend(&answer_, message.GetTypeName(), ";");
     return true;
   }
