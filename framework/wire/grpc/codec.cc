@@ -460,7 +460,16 @@ absl::Status GrpcCodec::Receive(absl::Span<const char> bytes) {
   }
   ConsumeConnection(0);
   AdjustWindows();
+  receiving_ = true;
   Pump();
+  // Streams that nghttp2 ends for what came on them, as it says so.
+  while (!notes_.empty() && dead_.ok()) {
+    for (size_t i = 0; i < notes_.size() && dead_.ok(); ++i) DealWith(i);
+    notes_.clear();
+    Pump();
+  }
+  notes_.clear();
+  receiving_ = false;
   TellDrained();
   if (!dead_.ok()) return dead_;
   if (!flood_.ok()) return Die(flood_);
@@ -497,7 +506,9 @@ void GrpcCodec::DealWith(size_t index) {
     case Note::kEnd:
       return OnPeerEnd(note.id);
     case Note::kClosed:
-      return OnClosed(note.id, static_cast<uint32_t>(note.number));
+      return OnClosed(note.id, grpc_wire::StatusOfReset(static_cast<uint32_t>(note.number)));
+    case Note::kMistake:
+      return OnClosed(note.id, absl::InternalError(absl::StrCat("the peer broke HTTP/2's rules, error ", note.number)));
     case Note::kGoAway:
       return OnGoAway(note.id, static_cast<uint32_t>(note.number), absl::MakeConstSpan(debug_));
     case Note::kPong:
@@ -754,17 +765,14 @@ void GrpcCodec::OnPeerEnd(CallId id) {
   if (call->events != nullptr) call->events->OnHalfClose();
 }
 
-void GrpcCodec::OnClosed(CallId id, uint32_t error) {
+void GrpcCodec::OnClosed(CallId id, absl::Status why) {
   Call* call = Find(id);
   if (call == nullptr) return;
   CallEvents* const events = call->events;
   // An answer that had gone whole was heard.
   const bool told = call->over;
-  const bool ours = call->ours;
   Remove(*call);
   if (told || events == nullptr) return;
-  absl::Status why = grpc_wire::StatusOfReset(error);
-  if (ours && error == static_cast<uint32_t>(Http2Error::kNoError)) why = absl::InternalError(why.message());
   events->OnReset(std::move(why));
 }
 

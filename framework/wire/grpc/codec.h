@@ -165,7 +165,8 @@ class GrpcCodec final : public Codec {
 
   // What a callback of nghttp2 noted. `data` lies in what is being received.
   struct Note {
-    enum Kind : uint8_t { kHeaders, kData, kEnd, kClosed, kGoAway, kPong, kSettingsAck } kind;
+    // kMistake: nghttp2 has reset the stream for what the peer did.
+    enum Kind : uint8_t { kHeaders, kData, kEnd, kClosed, kMistake, kGoAway, kPong, kSettingsAck } kind;
     bool end_stream = false;
     CallId id = 0;
     uint64_t number = 0;  // error code, opaque
@@ -196,7 +197,7 @@ class GrpcCodec final : public Codec {
   void OnResponseHead(Call& call, Head& head, bool end_stream);
   void OnData(CallId id, absl::Span<const char> data);
   void OnPeerEnd(CallId id);
-  void OnClosed(CallId id, uint32_t error);
+  void OnClosed(CallId id, absl::Status why);
   void OnGoAway(CallId last, uint32_t error, absl::Span<const char> debug);
   void OnPong(uint64_t opaque);
   // Takes the next message from the front of `data`. False: it is not whole yet, or `wrong` says what is wrong.

@@ -157,6 +157,10 @@ void GrpcCodec::NoteSent(const nghttp2_frame& frame) {
       break;
     case NGHTTP2_RST_STREAM:
       ++caused_unsent_;
+      // Of our own there is no call any more, or it is over.
+      if (const Call* call = Find(id); call != nullptr && !call->over) {
+        notes_.push_back({.kind = Note::kMistake, .id = id, .number = frame.rst_stream.error_code});
+      }
       switch (frame.rst_stream.error_code) {
         // Nobody but nghttp2 says these, for what the peer did.
         case NGHTTP2_PROTOCOL_ERROR:

@@ -620,6 +620,18 @@ TEST_F(ServerAndBytes, ResetsThatItMakesUsSendEndTheConnection) {
   }
 }
 
+TEST_F(ServerAndBytes, ACallThatIsResetForItsCallersMistakeHasEnded) {
+  ASSERT_TRUE(server_->Receive(H2Bytes().Request(1, "/a.B/C")).ok());
+  server_->TakeLog();
+  ASSERT_TRUE(server_->Receive(H2Bytes().WindowUpdate(1, 0x7fffffff)).ok());
+  EXPECT_THAT(server_->TakeLog(), ElementsAre(StartsWith("reset 1 INTERNAL")));
+  EXPECT_THAT(FramesOfType(server_->TakeFrames(), kResetFrame), SizeIs(1));
+  // And one that had not begun for the session.
+  ASSERT_TRUE(server_->Receive(H2Bytes().Request(3, "/a.B/C", {{"X", "v"}})).ok());
+  EXPECT_THAT(server_->TakeLog(), IsEmpty());
+  EXPECT_EQ(codec().open_calls(), 0u);
+}
+
 // A sender of HTTP/2 takes all its streams in turn, so that a thousand messages begin before one is whole.
 TEST_F(ServerAndBytes, ManyMessagesAtOnceAreGivenTheirWindowsOneAfterTheOther) {
   CodecOptions options = Server();
@@ -940,6 +952,27 @@ TEST_F(ClientAndBytes, AWindowIsLeftForTheEndOfACallBehindItsMessage) {
       }
     }
     EXPECT_GT(window, 0u) << framed;
+  }
+}
+
+// nghttp2 resets the stream; the caller is not to wait for an answer to that.
+TEST_F(ClientAndBytes, ACallThatIsResetForTheServersMistakeHasEnded) {
+  HeaderFields wrong_name = Ok(), wrong_value = Ok();
+  wrong_name.push_back({"X", "v"});
+  wrong_value.push_back({"x", "a\nb"});
+  const H2Bytes mistakes[] = {
+      H2Bytes().Headers(1, wrong_name), H2Bytes().Headers(1, wrong_value, kEndStream),
+      H2Bytes().Headers(1, Ok()).Headers(1, {{"grpc-status", "0"}, {"X", "v"}}, kEndStream),
+      H2Bytes().Headers(1, {{"content-type", "application/grpc"}}), H2Bytes().WindowUpdate(1, 0x7fffffff)};
+  for (const H2Bytes& mistake : mistakes) {
+    CodecEnd client(Client());
+    ASSERT_TRUE(client.Receive(H2Bytes().Settings().SettingsAck()).ok());
+    ASSERT_EQ(client.Start("/a.B/C"), 1u);
+    client.TakeOutput();
+    ASSERT_TRUE(client.Receive(mistake).ok());
+    EXPECT_THAT(std::string(client.last_line()), StartsWith("reset 1 INTERNAL"));
+    EXPECT_EQ(client.codec().open_calls(), 0u);
+    EXPECT_THAT(FramesOfType(client.TakeFrames(), kResetFrame), SizeIs(1));
   }
 }
 
