@@ -161,6 +161,8 @@ struct GrpcCodecCallbacks {
       // Counted here, where time is the session's and not the machine's.
       nghttp2_option_set_stream_reset_rate_limit(option, std::numeric_limits<uint32_t>::max(),
                                                  std::numeric_limits<uint32_t>::max());
+      // A grpc-message may begin and end with spaces.
+      nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(option, 1);
       nghttp2_option_set_max_outbound_ack(option, std::numeric_limits<uint32_t>::max());
       return option;
     }();
@@ -331,6 +333,7 @@ void GrpcCodec::NoteHeader(CallId id, absl::string_view name, absl::string_view 
   Call* call = Find(id);
   if (call == nullptr || call->head == nullptr) return;
   Head& head = *call->head;
+  if (name != "grpc-message") value = absl::StripAsciiWhitespace(value);
   if (absl::StartsWith(name, ":")) {
     if (name == ":path") head.path = std::string(value.substr(0, options_.metadata_bytes_max));
     if (name == ":method") head.method = std::string(value.substr(0, 16));

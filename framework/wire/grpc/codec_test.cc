@@ -976,6 +976,14 @@ TEST_F(ClientAndBytes, ACallThatIsResetForTheServersMistakeHasEnded) {
   }
 }
 
+// gRPC C++ sends them as they are.
+TEST_F(ClientAndBytes, SpacesAroundAMessageStayAndAroundMetadataDoNot) {
+  HeaderFields fields = Ok();
+  fields.insert(fields.end(), {{"grpc-status", "2"}, {"grpc-message", " a b "}, {"x-a", " v "}});
+  ASSERT_TRUE(client_.Receive(H2Bytes().Headers(id_, fields, kEndStream)).ok());
+  EXPECT_THAT(client_.TakeLog(), ElementsAre("end 1 UNKNOWN:  a b  x-a=v"));
+}
+
 TEST_F(ClientAndBytes, AnHttpErrorBecomesAStatus) {
   ASSERT_TRUE(client_.Receive(H2Bytes().Headers(id_, {{":status", "503"}}, kEndStream)).ok());
   EXPECT_THAT(client_.TakeLog(), ElementsAre(AllOf(StartsWith("end 1 UNAVAILABLE"), HasSubstr("503"))));

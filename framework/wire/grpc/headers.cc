@@ -65,8 +65,11 @@ std::string FormatTimeout(absl::Duration timeout) {
 
 std::string EncodeMessage(absl::string_view message) {
   std::string text;
-  for (const char c : message) {
-    if (c >= ' ' && c <= '~' && c != '%') {
+  for (size_t i = 0; i < message.size(); ++i) {
+    const char c = message[i];
+    // RFC 9113, section 8.2.1: no value begins or ends with a space.
+    const bool edge = i == 0 || i + 1 == message.size();
+    if (c >= ' ' && c <= '~' && c != '%' && !(c == ' ' && edge)) {
       text.push_back(c);
     } else {
       constexpr char kDigits[] = "0123456789ABCDEF";

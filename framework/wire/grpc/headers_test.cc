@@ -53,6 +53,17 @@ TEST(Message, IsPercentEncodedOutsideOfPrintableAscii) {
   EXPECT_EQ(DecodeMessage(EncodeMessage(text)), text);
 }
 
+// RFC 9113, section 8.2.1: who is strict resets a stream with a value that begins or ends with a space.
+TEST(Message, NeitherBeginsNorEndsWithASpace) {
+  for (const char* text : {"  a b  ", " ", "  "}) {
+    const std::string encoded = EncodeMessage(text);
+    EXPECT_NE(encoded.front(), ' ');
+    EXPECT_NE(encoded.back(), ' ');
+    EXPECT_EQ(DecodeMessage(encoded), text);
+  }
+  EXPECT_EQ(EncodeMessage("  a b  "), "%20 a b %20");
+}
+
 TEST(Message, DecodingNeverFails) {
   EXPECT_EQ(DecodeMessage("100%"), "100%");
   EXPECT_EQ(DecodeMessage("%4"), "%4");
