@@ -621,7 +621,8 @@ void GrpcCodec::OnResponseHead(Call& call, Head& head, bool end_stream) {
 void GrpcCodec::DeliverEnd(Call& call, absl::Status status, Metadata trailers) {
   const CallId id = call.id;
   CallEvents* const events = call.events;
-  const bool all_sent = nghttp2_session_get_stream_local_close(session_, static_cast<int32_t>(id)) == 1;
+  // Of a stream that has ended both ways nghttp2 knows nothing any more.
+  const bool all_sent = nghttp2_session_get_stream_local_close(session_, static_cast<int32_t>(id)) != 0;
   Remove(call);
   // Nobody reads what we would still send.
   if (!all_sent) ResetStream(id, Http2Error::kCancel);
@@ -797,7 +798,8 @@ void GrpcCodec::Fail(Call& call, const absl::Status& why) {
   CountReset();
   if (call.ours) {
     Remove(call);
-    ResetStream(id, Http2Error::kCancel);
+    const bool has_ended = nghttp2_session_get_stream_local_close(session_, static_cast<int32_t>(id)) < 0;
+    if (!has_ended) ResetStream(id, Http2Error::kCancel);
   } else {
     call.events = nullptr;
     Reset(id, why);

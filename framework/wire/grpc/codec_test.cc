@@ -955,6 +955,25 @@ TEST_F(ClientAndBytes, AWindowIsLeftForTheEndOfACallBehindItsMessage) {
   }
 }
 
+// Servers count resets, and end connections with many.
+TEST_F(ClientAndBytes, ACallThatHasEndedIsNotReset) {
+  const HeaderFields end = {{"grpc-status", "0"}};
+  ASSERT_TRUE(client_.Receive(H2Bytes().Headers(id_, Ok()).Data(id_, Framed("")).Headers(id_, end, kEndStream)).ok());
+  EXPECT_EQ(client_.last_line(), "end 1 OK");
+  EXPECT_THAT(FramesOfType(client_.TakeFrames(), kResetFrame), IsEmpty());
+  // Malformed, and all the same at its end.
+  const auto id = static_cast<uint32_t>(client_.Start("/a.B/C", &request_));
+  ASSERT_TRUE(client_.Receive(H2Bytes().Headers(id, Ok()).Data(id, "", kEndStream)).ok());
+  EXPECT_THAT(std::string(client_.last_line()), StartsWith("reset 3 INTERNAL"));
+  EXPECT_THAT(FramesOfType(client_.TakeFrames(), kResetFrame), IsEmpty());
+  // One whose request goes on is.
+  const auto open = static_cast<uint32_t>(client_.Start("/a.B/C"));
+  HeaderFields refusal = Ok();
+  refusal.push_back({"grpc-status", "9"});
+  ASSERT_TRUE(client_.Receive(H2Bytes().Headers(open, refusal, kEndStream)).ok());
+  EXPECT_THAT(FramesOfType(client_.TakeFrames(), kResetFrame), SizeIs(1));
+}
+
 // nghttp2 resets the stream; the caller is not to wait for an answer to that.
 TEST_F(ClientAndBytes, ACallThatIsResetForTheServersMistakeHasEnded) {
   HeaderFields wrong_name = Ok(), wrong_value = Ok();
