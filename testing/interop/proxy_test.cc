@@ -72,9 +72,11 @@ const Proxy kProxies[] = {
        return std::vector<std::string>{"/usr/sbin/nginx", "-p", folder, "-e", "stderr", "-c", folder + "/conf"};
      }},
     {"haproxy",
+     // Each of its threads has connections of its own.
      [](const std::string& folder, const std::string& address) {
        return absl::StrCat(
-           "defaults\n mode http\n timeout connect 10s\n timeout client 60s\n timeout server 60s\n http-reuse always\n"
+           "global\n nbthread 1\ndefaults\n mode http\n timeout connect 10s\n timeout client 60s\n timeout server "
+           "60s\n http-reuse always\n"
            "frontend front\n bind unix@",
            folder, "/front proto h2\n default_backend back\nbackend back\n server back ", address, " proto h2\n");
      },
