@@ -79,7 +79,7 @@ struct ConnectionLimits {
   // ---- time
   // For what a peer says first: which wire it speaks, and how. preface_timeouts
   absl::Duration preface_timeout = absl::Seconds(10);
-  // From the beginning of a block of headers of HTTP/2 to its end. Beyond: the connection ends. header_timeouts
+  // From the beginning of a client's block of headers of HTTP/2 to its end. Beyond: the connection ends. header_timeouts
   absl::Duration header_timeout = absl::Seconds(10);
   // For the peer to close its end after we did ours, as long as it reads nothing. linger_timeouts
   absl::Duration linger_timeout = absl::Seconds(5);

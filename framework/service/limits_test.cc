@@ -1440,6 +1440,24 @@ TEST_F(LimitsTest, DrainWaitsForRepliesThatWaitForCredit) {
   EXPECT_GT(stranger->received_bytes(), text.size());
 }
 
+// GOAWAY names it among those that are dealt with, so that its caller waits for an answer.
+TEST_F(LimitsTest, DrainAnswersACallWhoseHeadersHaveComeInPart) {
+  auto stranger = NewStranger();
+  stranger->Send(H2Bytes().Preface().Settings().Call(1, kEcho, ""));
+  const std::string call = H2Bytes().Call(3, kEcho, Encoded("hello")).str();
+  stranger->Send(absl::string_view(call).substr(0, 20));
+  service().RunUntilIdle();
+  service().server().Drain();
+  service().Advance(absl::Seconds(1));
+  EXPECT_FALSE(stranger->ended());
+  stranger->Send(absl::string_view(call).substr(20));
+  service().RunUntilIdle();
+  EXPECT_EQ(counters().calls_refused_draining.value(), 1u) << "not started: its caller may send it again";
+  EXPECT_TRUE(stranger->ended());
+  // The end came in the middle of what was received, and the last word goes nevertheless: NO_ERROR, up to 3.
+  EXPECT_THAT(stranger->received(), HasSubstr(std::string("\0\0\x08\x07\0\0\0\0\0\0\0\0\x03\0\0\0\0", 17)));
+}
+
 // Bytes that a slow but honest peer still reads are not cut off by the linger timeout.
 TEST_F(LimitsTest, LingerTimeoutSparesWhoReadsSlowly) {
   const std::string text(150 << 10, 'x');

@@ -277,6 +277,7 @@ void Session::Receive(absl::Span<const char> data) {
 
 void Session::TakeIn(absl::Span<const char> data) {
   absl::Status received;
+  taking_in_ = true;
   try {
     while (received.ok() && !data.empty() && state_ == State::kOpen) {
       // Calls that wait for something else than their turn may need what comes.
@@ -297,9 +298,12 @@ void Session::TakeIn(absl::Span<const char> data) {
       bytes_this_turn_ += unpacked;
     }
   } catch (...) {  // Fatal out of a handler or an actor: what came behind it will not be looked at
+    taking_in_ = close_after_input_ = false;
     Abort(absl::InternalError("the connection failed"));
     throw;
   }
+  taking_in_ = false;
+  if (std::exchange(close_after_input_, false)) CloseTransport();
   if (!received.ok()) {
     counters_.format_errors.Add();
     CloseWith(received);
@@ -324,7 +328,8 @@ void Session::WatchUnfinished() {
   if (unfinished == unfinished_) return;
   unfinished_ = unfinished;
   loop_.Cancel(unfinished_timer_);
-  if (unfinished == 0) return;
+  // A client has chosen its server, and its calls have deadlines.
+  if (unfinished == 0 || (role_ == Role::kClient && unfinished != Codec::kPreface)) return;
   const ConnectionLimits& limits = options_.limits;
   const absl::Duration time = unfinished == Codec::kPreface ? limits.preface_timeout : limits.header_timeout;
   loop_.ScheduleAt(unfinished_timer_, last_received_ + time);
@@ -709,6 +714,11 @@ void Session::CloseTransport() {
   if (transport_ == nullptr) return;
   loop_.Cancel(unfinished_timer_);
   loop_.Cancel(watch_timer_);
+  // A codec says its last words once it is through with what came.
+  if (taking_in_) {
+    close_after_input_ = true;
+    return;
+  }
   if (codec_ != nullptr) codec_->SendLastWords();
   FlushNow();
   lingering_bytes_ = transport_->write_buffer_size();
@@ -779,6 +789,8 @@ bool Session::MaybeCloseIdle() {
   if (!client_calls_.empty() || !waiting_.empty()) return false;
   // Replies that wait for credit, calls that would bring a session to its end: who sends no more gives neither.
   if (!eof_received_ && (!OrdersAllowAnEnd() || (codec_ != nullptr && codec_->open_calls() > 0))) return false;
+  // A call whose headers have come in part: GOAWAY would name it as one that is dealt with.
+  if (!eof_received_ && codec_ != nullptr && codec_->unfinished() > Codec::kPreface) return false;
   state_ = State::kClosing;
   CloseTransport();
   return true;
