@@ -101,6 +101,20 @@ class LimitsTest : public ::testing::Test {
   }
   ConnectionLimits& limits() { return options_.server.limits; }
   const SessionCounters& counters() { return service().server().counters(); }
+  // Sends what makes `count` handlers run, each of which adds one to `started`: how many every turn of the loop starts.
+  std::vector<int> StartsByTurn(Stranger& stranger, const FrameBytes& bytes, int& started, int count) {
+    service().RunUntilIdle();
+    started = 0;
+    stranger.Send(bytes);
+    std::vector<int> starts;
+    std::function<void()> each_turn = [&, seen = 0]() mutable {
+      if (started != seen) starts.push_back(started - std::exchange(seen, started));
+      if (started < count) service().loop().CallSoon([&] { each_turn(); });
+    };
+    each_turn();
+    service().RunUntilIdle();
+    return starts;
+  }
   // An honest client is served, by the connection that it had before.
   void ExpectHonestClientServed() { EXPECT_OK(service().Run(service().stub().Echo(Request("honest")))); }
   std::unique_ptr<Stranger> NewStranger(const MemoryTransportOptions& transport = {}) {
@@ -177,17 +191,7 @@ TEST_F(LimitsTest, CallsPerTurnMax) {
   auto stranger = NewStranger();
   FrameBytes bytes = FrameBytes().Preface();
   for (uint32_t i = 0; i < 25; ++i) bytes.Call(1 + 2 * i, 0, i == 0 ? kEcho : "", "");
-  service().RunUntilIdle();
-  started = 0;
-  stranger->Send(bytes);
-  std::vector<int> starts;
-  std::function<void()> each_turn = [&, seen = 0]() mutable {
-    if (started != seen) starts.push_back(started - std::exchange(seen, started));
-    if (started < 25) service().loop().CallSoon([&] { each_turn(); });
-  };
-  each_turn();
-  service().RunUntilIdle();
-  EXPECT_THAT(starts, ElementsAre(10, 10, 5));
+  EXPECT_THAT(StartsByTurn(*stranger, bytes, started, 25), ElementsAre(10, 10, 5));
   EXPECT_EQ(counters().turns_exhausted.value(), 15u);
 }
 
@@ -427,17 +431,7 @@ TEST_F(LimitsTest, BytesPerTurnMax) {
   FrameBytes bytes = FrameBytes().Preface();
   for (uint32_t i = 0; i < 6; ++i) bytes.Call(1 + 2 * i, 0, i == 0 ? kEcho : "", Encoded(std::string(600, 'x')));
   bytes.Call(13, 0, "", std::string(700, '\xff'));
-  service().RunUntilIdle();
-  started = 0;
-  stranger->Send(bytes);
-  std::vector<int> starts;
-  std::function<void()> each_turn = [&, seen = 0]() mutable {
-    if (started != seen) starts.push_back(started - std::exchange(seen, started));
-    if (started < 6) service().loop().CallSoon([&] { each_turn(); });
-  };
-  each_turn();
-  service().RunUntilIdle();
-  EXPECT_THAT(starts, ElementsAre(2, 2, 2));
+  EXPECT_THAT(StartsByTurn(*stranger, bytes, started, 6), ElementsAre(2, 2, 2));
   EXPECT_GE(counters().turns_exhausted.value(), 4u);
   EXPECT_EQ(counters().messages_malformed.value(), 1u) << "found out in its turn";
   EXPECT_THAT(stranger->TakeFrames(), Contains(StartsWith("END 13 ")));
