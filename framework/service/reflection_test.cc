@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "bell.troupe.h"
 #include "echo/v1/echo.troupe.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/descriptor.h"
@@ -131,6 +132,13 @@ TEST_P(ReflectionTest, WhatAFileImportsComesOnceAStreamAndTheFileItselfEachTime)
               ElementsAre("google/protobuf/descriptor.proto"));
   EXPECT_OK(End());
   EXPECT_THAT(Files(kOptions), ElementsAre("troupe/options.proto", "google/protobuf/descriptor.proto"));
+  EXPECT_OK(End());
+}
+
+TEST_P(ReflectionTest, AFileWithoutMessagesIsKnownByItsServices) {
+  EXPECT_EQ(bell::v1::BellActor::service_info().full_name, "bell.v1.Bell");  // all that the program says of it
+  EXPECT_THAT(Files(R"pb(file_containing_symbol: "bell.v1.Bell.Ring")pb"),
+              ElementsAre("bell.proto", "google/protobuf/empty.proto"));
   EXPECT_OK(End());
 }
 

@@ -1,6 +1,6 @@
 // ReflectionActor: grpc.reflection.v1 and v1alpha for one connection of a Server: which services there are, by its
-// table, and what they are made of, by the descriptors that are linked into the program: those of a file that declares
-// services only may not be, where a static library has them and nothing else names it.
+// table, and what they are made of, by the descriptors that are linked into the program: generated code names those of
+// its file.
 //
 // Threading: the loop's.     Lifetime: as an actor; the table outlives its calls.
 #ifndef TROUPE_SERVICE_INTERNAL_REFLECTION_ACTOR_H_

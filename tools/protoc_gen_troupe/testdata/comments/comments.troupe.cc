@@ -3,6 +3,11 @@
 
 #include "troupe/rpc/internal/server_call.h"
 
+// Reflection tells of the services by the file's descriptors: naming them links them.
+namespace {
+[[gnu::used]] constexpr const void* kTroupeDescriptors_comments_2fcomments_2eproto = &::descriptor_table_comments_2fcomments_2eproto;
+}  // namespace
+
 namespace comments {
 
 const ::troupe::ServiceInfo& CommentsActor::service_info() {

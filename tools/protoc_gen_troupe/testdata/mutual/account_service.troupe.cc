@@ -3,6 +3,11 @@
 
 #include "troupe/rpc/internal/server_call.h"
 
+// Reflection tells of the services by the file's descriptors: naming them links them.
+namespace {
+[[gnu::used]] constexpr const void* kTroupeDescriptors_mutual_2faccount_5fservice_2eproto = &::descriptor_table_mutual_2faccount_5fservice_2eproto;
+}  // namespace
+
 namespace mutual {
 
 const ::troupe::ServiceInfo& AccountsActor::service_info() {

@@ -3,6 +3,11 @@
 
 #include "troupe/rpc/internal/server_call.h"
 
+// Reflection tells of the services by the file's descriptors: naming them links them.
+namespace {
+[[gnu::used]] constexpr const void* kTroupeDescriptors_shadow_2fshadow_2eproto = &::descriptor_table_shadow_2fshadow_2eproto;
+}  // namespace
+
 namespace shadow::troupe::std {
 
 const ::troupe::ServiceInfo& ShadowActor::service_info() {

@@ -3,6 +3,11 @@
 
 #include "troupe/rpc/internal/server_call.h"
 
+// Reflection tells of the services by the file's descriptors: naming them links them.
+namespace {
+[[gnu::used]] constexpr const void* kTroupeDescriptors_wellknown_2fwellknown_2eproto = &::descriptor_table_wellknown_2fwellknown_2eproto;
+}  // namespace
+
 namespace wellknown {
 
 const ::troupe::ServiceInfo& ClockActor::service_info() {

@@ -3,6 +3,11 @@
 
 #include "troupe/rpc/internal/server_call.h"
 
+// Reflection tells of the services by the file's descriptors: naming them links them.
+namespace {
+[[gnu::used]] constexpr const void* kTroupeDescriptors_keywords_2fv1_2fkeywords_2eproto = &::descriptor_table_keywords_2fv1_2fkeywords_2eproto;
+}  // namespace
+
 namespace keywords::v1 {
 
 const ::troupe::ServiceInfo& switchActor::service_info() {

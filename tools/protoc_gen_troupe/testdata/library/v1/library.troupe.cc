@@ -7,6 +7,11 @@
 #include "troupe/rpc/internal/server_call.h"
 #include "troupe/rpc/session_order.h"
 
+// Reflection tells of the services by the file's descriptors: naming them links them.
+namespace {
+[[gnu::used]] constexpr const void* kTroupeDescriptors_library_2fv1_2flibrary_2eproto = &::descriptor_table_library_2fv1_2flibrary_2eproto;
+}  // namespace
+
 namespace library::v1 {
 
 const ::troupe::ServiceInfo& LibraryActor::service_info() {

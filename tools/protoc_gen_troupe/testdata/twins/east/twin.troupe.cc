@@ -3,6 +3,11 @@
 
 #include "troupe/rpc/internal/server_call.h"
 
+// Reflection tells of the services by the file's descriptors: naming them links them.
+namespace {
+[[gnu::used]] constexpr const void* kTroupeDescriptors_twins_2feast_2ftwin_2eproto = &::descriptor_table_twins_2feast_2ftwin_2eproto;
+}  // namespace
+
 namespace twins::east {
 
 const ::troupe::ServiceInfo& TwinActor::service_info() {
