@@ -9,9 +9,11 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "echo/v1/echo.troupe.h"
 #include "gmock/gmock.h"
+#include "grpc/health/v1/health.troupe.h"
 #include "gtest/gtest.h"
 #include "troupe/async/sleep.h"
 #include "troupe/base/errors.h"
@@ -166,6 +168,23 @@ TEST_F(InterceptorTest, TheFirstOneIsOutermost) {
   EXPECT_THAT(TakeLog(),
               ElementsAre("client 1 before", "client 2 before", "server 1 before", "server 2 before", "handler",
                           "server 2 behind OK", "server 1 behind OK", "client 2 behind OK", "client 1 behind OK"));
+}
+
+TEST_F(InterceptorTest, HealthIsInterceptedTooAndKnownByItsPath) {
+  server_.AddInterceptor([](ServerInterception& rpc, Next next) {
+    const bool probe = absl::StartsWith(rpc.call().method().path, "/grpc.health.v1.Health/");
+    return probe ? next() : Answering(absl::UnauthenticatedError("who are you?"));
+  });
+  AddServer([this](Next next) { return Logging("inner", log_, next); });
+  EXPECT_THAT(Say("x"), StatusIs(absl::StatusCode::kUnauthenticated));
+  EXPECT_THAT(TakeLog(), IsEmpty());
+  auto check = [](Channel& channel) -> Task<absl::Status> {
+    const grpc::health::v1::HealthCheckRequest request;
+    const auto response = co_await grpc::health::v1::HealthStub(channel).Check(request);
+    co_return response.status();
+  };
+  EXPECT_OK(loop_.RunUntilComplete(check(channel())));
+  EXPECT_THAT(TakeLog(), ElementsAre("inner before", "inner behind OK"));
 }
 
 TEST_F(InterceptorTest, AServersSeesAndChangesWhatIsSaid) {
