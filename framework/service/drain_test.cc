@@ -139,9 +139,15 @@ constexpr int kCalls = 10'000;
 constexpr int kClientHosts = 4;
 constexpr int kChannelsPerHost = 10;
 
-TEST(DrainTest, TenThousandCallsInFlightAreAnsweredAndNoneRunsTwice) {
+class DrainUnderLoad : public ::testing::TestWithParam<Wire> {};
+
+INSTANTIATE_TEST_SUITE_P(Wires, DrainUnderLoad, ::testing::Values(Wire::kNative, Wire::kGrpc),
+                         [](const auto& info) { return info.param == Wire::kGrpc ? "Grpc" : "Native"; });
+
+TEST_P(DrainUnderLoad, TenThousandCallsInFlightAreAnsweredAndNoneRunsTwice) {
+  const Wire wire = GetParam();
   // Byte by byte (os/io_limit.h) one will do.
-  Simulate({.seeds = std::getenv("TROUPE_IO_BYTES_MAX") == nullptr ? kRounds : 1}, [](SimWorld& world) {
+  Simulate({.seeds = std::getenv("TROUPE_IO_BYTES_MAX") == nullptr ? kRounds : 1}, [wire](SimWorld& world) {
     Journals journals;
     SimHost& host = world.AddHost("server");
     world.kernel().SetDefaultLink({.latency = absl::Milliseconds(1), .jitter = absl::Milliseconds(20)});
@@ -156,7 +162,7 @@ TEST(DrainTest, TenThousandCallsInFlightAreAnsweredAndNoneRunsTwice) {
     std::vector<std::unique_ptr<Channel>> channels;
     std::vector<TaskHandle<void>> clients;
     std::vector<absl::Status> watches(kClientHosts * kChannelsPerHost);
-    const char* const target = world.seed() % 5 == 0 ? "server:7400" : "troupe+dns:///server:7400";
+    const char* const target = wire == Wire::kGrpc ? "server:7400" : "troupe+dns:///server:7400";
     for (int h = 0; h < kClientHosts; ++h) {
       EventLoop& loop = world.AddHost(absl::StrCat("client", h)).loop();
       for (int c = 0; c < kChannelsPerHost; ++c) {
