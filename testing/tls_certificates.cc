@@ -8,10 +8,14 @@
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
 
-#include <atomic>
+#include <cstdint>
+#include <map>
+#include <mutex>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "troupe/net/internal/tls_random.h"
+#include "troupe/testing/sim/sim_trace.h"
 
 namespace troupe::testing {
 namespace {
@@ -61,6 +65,29 @@ void AddNames(X509* certificate, const TestCertificateOptions& options) {
   GENERAL_NAMES_free(names);
 }
 
+// Of what is asked for, and of how many of the same were made before in this process: so that keys and signatures, and
+// with them the length of a certificate, are the same in the next one.
+uint64_t SeedOf(const TestCertificateOptions& options, const std::string& issuer) {
+  SimTrace asked;
+  asked.Add(issuer);
+  asked.Add(options.common_name);
+  for (const auto* names : {&options.dns_names, &options.ip_addresses, &options.uris}) {
+    for (const std::string& name : *names) asked.Add(name);
+    asked.Add("");
+  }
+  for (const absl::Time time : {options.not_before, options.not_after}) asked.Add(absl::ToUnixSeconds(time));
+  asked.Add(options.usage);
+  asked.Add(options.authority ? 1 : 0);
+  asked.Add(options.path_length.value_or(-1));
+  asked.Add(options.rsa_bits);
+  asked.Add(options.digest);
+  static std::mutex mutex;
+  static auto& made = *new std::map<uint64_t, int64_t>;
+  const std::lock_guard<std::mutex> lock(mutex);
+  asked.Add(made[asked.hash()]++);
+  return asked.hash();
+}
+
 void SetTime(ASN1_TIME* field, absl::Time time) { CHECK(ASN1_TIME_adj(field, absl::ToTimeT(time), 0, 0) != nullptr); }
 
 }  // namespace
@@ -99,13 +126,15 @@ TestCertificate TestCertificate::SelfSigned(const TestCertificateOptions& option
 TestCertificate TestCertificate::Issue(const TestCertificateOptions& options) const { return Make(options, this); }
 
 TestCertificate TestCertificate::Make(const TestCertificateOptions& options, const TestCertificate* issuer) {
-  static std::atomic<long> serials = 0;  // NOLINT(runtime/int): OpenSSL's type
+  const uint64_t seed = SeedOf(options, issuer != nullptr ? issuer->certificate_ : "");
+  troupe::internal::TlsRandom random(seed);
+  const troupe::internal::TlsRandom::Scope randomness(&random);
   auto made = std::make_shared<Objects>();
   made->key = options.rsa_bits == 0 ? EVP_EC_gen("P-256") : EVP_RSA_gen(static_cast<unsigned>(options.rsa_bits));
   CHECK(made->key != nullptr);
   X509* const certificate = made->certificate = X509_new();
   X509_set_version(certificate, X509_VERSION_3);
-  ASN1_INTEGER_set(X509_get_serialNumber(certificate), ++serials);
+  ASN1_INTEGER_set_uint64(X509_get_serialNumber(certificate), seed | uint64_t{1} << 63);
   X509_NAME* const name = X509_get_subject_name(certificate);
   X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8,
                              reinterpret_cast<const unsigned char*>(options.common_name.data()),

@@ -14,8 +14,8 @@
 //
 // Time:       certificates are judged by the wall clock of the connection's Os, so in simulation by the simulated one,
 //             or at `verification_time`. How long a session can be resumed is counted by the real clock.
-// Randomness: OpenSSL's own. In a simulation keys, and so the bytes and by a few the lengths of a handshake, differ from
-//             run to run; what protocols hear does not, unless the simulated network cuts the stream into pieces.
+// Randomness: OpenSSL's own; in a simulation the simulated Os's, so that a handshake is as long, byte for byte, whenever a
+//             seed is run again. For that a context belongs to the simulation: one that was used before may resume.
 // Threading:  any; Reload too.
 // Lifetime:   copies share one state. What uses a context keeps that, so it may go at any time.
 #ifndef TROUPE_NET_TLS_CONTEXT_H_

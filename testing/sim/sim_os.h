@@ -33,6 +33,7 @@
 #include "troupe/base/monotonic_time.h"
 #include "troupe/base/socket_address.h"
 #include "troupe/os/os.h"
+#include "troupe/os/simulated_os.h"
 #include "troupe/testing/sim/sim_descriptor.h"
 #include "troupe/testing/sim/sim_kernel.h"
 #include "troupe/testing/sim/sim_network.h"
@@ -62,7 +63,7 @@ struct SimIoLimits {
   bool random = false;  // from 1 to the maximum, by the seed
 };
 
-class SimOs final : public Os {
+class SimOs final : public SimulatedOs {
  public:
   // On a kernel of its own.
   explicit SimOs(uint64_t seed = 1, SimHostOptions options = {});

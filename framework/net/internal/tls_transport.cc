@@ -128,7 +128,8 @@ TlsTransport::TlsTransport(EventLoop& loop, std::unique_ptr<BaseProtocol> protoc
                            TlsSettings settings)
     : ByteTransport(loop, "TLS transport", std::move(protocol), DeviceKind::kLayer),
       settings_(std::move(settings)),
-      protocol_below_(protocol_below) {
+      protocol_below_(protocol_below),
+      random_(TlsRandom::Of(loop.os())) {
   protocol_below_.set_above(this);
 }
 
@@ -197,7 +198,10 @@ void TlsTransport::StartHandshake() {
   if (ended()) return;
   state_ = State::kHandshake;
   PrepareBelow();
-  auto made = TlsSession::Make(settings_, loop().os().WallNow());
+  auto made = [this] {
+    const TlsRandom::Scope randomness = Randomness();
+    return TlsSession::Make(settings_, loop().os().WallNow());
+  }();
   if (!made.ok()) return Fail(made.status());
   session_ = *std::move(made);
   BIO* const bio = BIO_new(TlsBio::Method());
@@ -212,7 +216,10 @@ void TlsTransport::StartHandshake() {
 
 void TlsTransport::Handshake() {
   ERR_clear_error();
-  const int result = SSL_do_handshake(ssl());
+  const int result = [this] {
+    const TlsRandom::Scope randomness = Randomness();
+    return SSL_do_handshake(ssl());
+  }();
   if (result == 1) {
     Flush();
     Opened();
@@ -336,11 +343,14 @@ int64_t TlsTransport::DeviceReceive(absl::Span<char> bytes) {
   const uint32_t messages = session_->notes().handshake_messages;
   size_t received = 0;
   int result = 1;
-  while (received < bytes.size()) {
-    size_t n = 0;
-    result = SSL_read_ex(ssl(), bytes.data() + received, bytes.size() - received, &n);
-    if (result != 1) break;
-    received += n;
+  {
+    const TlsRandom::Scope randomness = Randomness();
+    while (received < bytes.size()) {
+      size_t n = 0;
+      result = SSL_read_ex(ssl(), bytes.data() + received, bytes.size() - received, &n);
+      if (result != 1) break;
+      received += n;
+    }
   }
   received_ += received;
   const int error = result == 1 ? SSL_ERROR_NONE : SSL_get_error(ssl(), result);
@@ -363,7 +373,7 @@ int64_t TlsTransport::DeviceReceive(absl::Span<char> bytes) {
 
 void TlsTransport::ReleaseWriteBuffer() {
   size_t written = 0;
-  SSL_write_ex(ssl(), "", 0, &written);
+  Encrypt("", 0, &written);
   ERR_clear_error();
 }
 
@@ -419,8 +429,7 @@ int64_t TlsTransport::DeviceSend(absl::Span<const iovec> pieces) {
     }
     size_t written = 0;
     if (size > 0) {
-      ERR_clear_error();
-      if (SSL_write_ex(ssl(), data, size, &written) != 1) {
+      if (!Encrypt(data, size, &written)) {
         Fail(Failure("TLS", ssl()));
         return -EPIPE;
       }
@@ -433,6 +442,12 @@ int64_t TlsTransport::DeviceSend(absl::Span<const iovec> pieces) {
   }
   Flush();
   return sent;
+}
+
+bool TlsTransport::Encrypt(const char* data, size_t size, size_t* written) {
+  ERR_clear_error();
+  const TlsRandom::Scope randomness = Randomness();
+  return SSL_write_ex(ssl(), data, size, written) == 1;
 }
 
 int64_t TlsTransport::PassOn(absl::Span<const iovec> pieces) {
@@ -475,7 +490,10 @@ bool TlsTransport::DeviceFinish() {
     return false;
   }
   ERR_clear_error();
-  SSL_shutdown(ssl());
+  {
+    const TlsRandom::Scope randomness = Randomness();
+    SSL_shutdown(ssl());
+  }
   ERR_clear_error();
   Flush();
   said_goodbye_ = true;
@@ -501,7 +519,10 @@ void TlsTransport::Discard() {
   size_t n = 0;
   ERR_clear_error();
   int result = 1;
-  while (result == 1) result = SSL_read_ex(ssl(), scratch, sizeof(scratch), &n);
+  {
+    const TlsRandom::Scope randomness = Randomness();
+    while (result == 1) result = SSL_read_ex(ssl(), scratch, sizeof(scratch), &n);
+  }
   const bool more = WantsMore(ssl(), result);
   ERR_clear_error();
   outgoing_.Clear();

@@ -36,6 +36,7 @@
 #include "troupe/loop/handle.h"
 #include "troupe/loop/runnable.h"
 #include "troupe/net/internal/byte_transport.h"
+#include "troupe/net/internal/tls_random.h"
 #include "troupe/net/internal/tls_settings.h"
 #include "troupe/net/internal/tls_state.h"
 #include "troupe/net/protocol.h"
@@ -133,6 +134,8 @@ class TlsTransport final : public ByteTransport {
   // Gives to the application while it reads and there is something.
   void Deliver();
   void DeliverWritable();
+  // False: OpenSSL has failed.
+  bool Encrypt(const char* data, size_t size, size_t* written);
   // Sends in clear text.
   int64_t PassOn(absl::Span<const iovec> pieces);
   // After our close_notify: what still comes is thrown away.
@@ -150,6 +153,8 @@ class TlsTransport final : public ByteTransport {
   // after a write only: of nothing, which sends nothing.
   void ReleaseWriteBuffer();
   SSL* ssl() const { return session_->ssl(); }
+  // To be held around each call of OpenSSL's.
+  TlsRandom::Scope Randomness() const { return TlsRandom::Scope(random_.get()); }
 
   // ---- OpenSSL's, inside its calls.
   size_t Read(char* bytes, size_t size) noexcept;
@@ -161,6 +166,7 @@ class TlsTransport final : public ByteTransport {
   SocketAddress peer_;           // below's
   SocketAddress local_;
   std::unique_ptr<TlsSession> session_;
+  const std::unique_ptr<TlsRandom> random_;  // null: OpenSSL's own
   mutable std::unique_ptr<TlsInfo> info_;  // made when first asked for
 
   State state_ = State::kNew;
