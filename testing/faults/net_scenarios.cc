@@ -23,6 +23,7 @@
 #include "troupe/net/sockets.h"
 #include "troupe/net/stream_server.h"
 #include "troupe/net/transport.h"
+#include "troupe/os/os.h"
 #include "troupe/testing/faults/echo_ends.h"
 
 namespace troupe::testing {
@@ -119,7 +120,9 @@ void ServeOnAStalePath(Stage& stage) {
   CloseServer(stage, *server);
 }
 
-// A listener that somebody else has bound.
+Task<absl::StatusOr<std::vector<ListenDescriptor>>> Take(Os& os) { co_return os.TakeListenDescriptors(); }
+
+// A listener that a service manager has bound and handed over.
 void ServeOnGivenSockets(Stage& stage) {
   SimOs& os = stage.server().os();
   const SocketAddress address = Address("127.0.0.1:7000");
@@ -132,8 +135,11 @@ void ServeOnGivenSockets(Stage& stage) {
       fd = -1;
     }
   }
+  os.HandOver(fd, "echo");
+  const auto take = [&]() -> Task<absl::StatusOr<std::vector<ListenDescriptor>>> { return Take(os); };
+  const absl::StatusOr<std::vector<ListenDescriptor>> taken = stage.Try(stage.server(), "take", take);
   StreamServerOptions options;
-  options.sockets = {fd};
+  options.sockets = {taken->front().fd};
   std::unique_ptr<StreamServer> server;
   {
     auto factory = [&stage]() -> std::unique_ptr<BaseProtocol> { return stage.NewProtocol("served"); };

@@ -72,7 +72,9 @@ void SendTo(Stage& stage, const TlsContext* server_tls, const TlsContext* client
   stage.RunUntil([&] { return client.life->lost() || client.received->size() >= contents.size(); });
   client.transport->Close();
   stage.RunUntil([&] { return client.life->lost(); });
-  if (!stage.AnyLostByError()) stage.Expect(*client.received == contents || stage.AnyRefused(), "another file came");
+  if (!stage.AnyLostByError() && !(stage.cut_short() && client_tls == nullptr)) {
+    stage.Expect(*client.received == contents || stage.AnyRefused(), "another file came");
+  }
   CloseServer(stage, *server);
   stage.RunFor(absl::Milliseconds(10));
   serving = nullptr;

@@ -21,6 +21,7 @@
 #include "troupe/rpc/stream.h"
 #include "troupe/service/channel.h"
 #include "troupe/service/server.h"
+#include "troupe/testing/faults/tls_contexts.h"
 
 namespace troupe::testing {
 namespace {
@@ -158,16 +159,28 @@ struct World {
   }
 };
 
+// What the calls go over.
+struct Carrier {
+  Wire wire = Wire::kNative;
+  bool tls = false;
+};
+
 // Sets the world up, runs `scenario` in it, and lets both ends go in good order.
-std::function<void(Stage&)> InWorld(void (*scenario)(World&)) {
-  return [scenario](Stage& stage) {
+std::function<void(Stage&)> InWorld(void (*scenario)(World&), Carrier carrier) {
+  return [scenario, carrier](Stage& stage) {
     ServerOptions options;
     options.listen = {"0.0.0.0:7400"};
+    ChannelOptions channel_options;
+    channel_options.wire = carrier.wire;
+    if (carrier.tls) {
+      options.tls = TlsServerContext();
+      channel_options.tls = TlsClientContext();
+    }
     Server server(stage.server().loop(), options);
     server.Add<Echoes>(std::ref(stage));
     stage.Try(stage.server(), "start", [&] { return server.Start(); });
     {
-      Channel channel(stage.client().loop(), "troupe+dns:///server:7400");
+      Channel channel(stage.client().loop(), "dns:///server:7400", channel_options);
       World world{stage, server, channel};
       scenario(world);
       channel.Close();
@@ -252,18 +265,33 @@ void ClientCloses(World& world) {
 }  // namespace
 
 std::vector<Scenario> ServiceScenarios() {
-  return {
-      {"unary_call", InWorld(Unary)},
-      {"server_stream", InWorld(ServerStream)},
-      {"client_stream", InWorld(ClientStream)},
-      {"bidirectional_stream", InWorld(BidirectionalStream)},
-      {"large_messages", InWorld(LargeMessages)},
-      {"deadline", InWorld(Deadline)},
-      {"session", InWorld(Session)},
-      {"drain", InWorld(Drain)},
-      {"server_closes", InWorld(ServerCloses)},
-      {"client_closes", InWorld(ClientCloses)},
+  const std::pair<const char*, Carrier> carriers[] = {
+      {"", {}},
+      {"_tls", {.tls = true}},
+      {"_grpc", {.wire = Wire::kGrpc}},
+      {"_grpc_tls", {.wire = Wire::kGrpc, .tls = true}},
   };
+  const std::pair<const char*, void (*)(World&)> scenarios[] = {
+      {"unary_call", Unary},
+      {"server_stream", ServerStream},
+      {"client_stream", ClientStream},
+      {"bidirectional_stream", BidirectionalStream},
+      {"large_messages", LargeMessages},
+      {"deadline", Deadline},
+      {"drain", Drain},
+      {"server_closes", ServerCloses},
+      {"client_closes", ClientCloses},
+  };
+  std::vector<Scenario> all = {
+      {"session", InWorld(Session, {})},
+      {"session_tls", InWorld(Session, {.tls = true})},
+  };
+  for (const auto& [suffix, carrier] : carriers) {
+    for (const auto& [name, scenario] : scenarios) {
+      all.push_back({absl::StrCat(name, suffix), InWorld(scenario, carrier)});
+    }
+  }
+  return all;
 }
 
 }  // namespace troupe::testing

@@ -108,6 +108,7 @@ int Stage::OnCall(size_t host, absl::string_view operation, int fd) {
     return 0;
   }
   shortage_end_ = world_.Now() + fault_->lasting;
+  if (fault_->is_end) hosts_[host]->os().HangUp(fd);
   if (MeansConnectionGone(operation, fault_->error)) hosts_[host]->os().Reset(fd);
   return fault_->error;
 }

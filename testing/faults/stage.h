@@ -47,6 +47,8 @@ struct Fault {
   absl::Duration lasting = absl::ZeroDuration();
   // No error: the call moves one byte at most.
   bool is_short = false;
+  // No error: the other end has gone in good order, and the call gives the end of file.
+  bool is_end = false;
 };
 
 // Thrown where a scenario cannot go on: time or patience ran out.
@@ -159,6 +161,8 @@ class Stage {
   // All that were made have been told of their end.
   bool AllLost() const;
   bool AnyLostByError() const;
+  // A stream was ended in good order, and too early: what was on its way is lost, which nobody can tell but TLS.
+  bool cut_short() const { return injected_ && fault_->is_end; }
   // Of the answers so far.
   bool AnyRefused() const;
   // Nothing more can fail.

@@ -40,7 +40,11 @@ std::unique_ptr<Stage> RunOnce(const Scenario& scenario, const std::optional<Fau
   return stage;
 }
 
-std::string FaultName(const Fault& fault) { return fault.is_short ? "one byte" : ErrnoName(fault.error); }
+constexpr const char* kEnd = "end-of-file";
+
+std::string FaultName(const Fault& fault) {
+  return fault.is_short ? "one byte" : fault.is_end ? kEnd : ErrnoName(fault.error);
+}
 
 std::string Describe(const Fault& fault) {
   return absl::StrCat(fault.host, " ", fault.operation, " #", fault.call, " ", FaultName(fault));
@@ -78,12 +82,17 @@ std::string Row(std::vector<FaultOutcome>::const_iterator begin, std::vector<Fau
   });
 }
 
-// What to try with the calls of an operation, but for its place.
-using FaultsOf = std::vector<Fault> (*)(absl::string_view operation);
+bool CanEnd(absl::string_view operation) { return operation == "Recv" || operation == "Read"; }
 
 std::vector<Fault> EachError(absl::string_view operation) {
   std::vector<Fault> faults;
   for (const int error : OsErrorsOf(operation)) faults.emplace_back().error = error;
+  return faults;
+}
+
+std::vector<Fault> EachErrorAndTheEnd(absl::string_view operation) {
+  std::vector<Fault> faults = EachError(operation);
+  if (CanEnd(operation)) faults.emplace_back().is_end = true;
   return faults;
 }
 
@@ -104,6 +113,9 @@ std::vector<Fault> OneByte(absl::string_view operation) {
   }
   return faults;
 }
+
+// What to try with the calls of an operation, but for its place.
+using FaultsOf = std::vector<Fault> (*)(absl::string_view operation);
 
 FaultTable SweepFaults(const Scenario& scenario, absl::string_view suffix, FaultsOf faults_of) {
   FaultTable table(absl::StrCat(scenario.name, suffix));
@@ -195,26 +207,26 @@ std::vector<std::string> RunWithoutFault(const Scenario& scenario) {
   return operations;
 }
 
-FaultTable Sweep(const Scenario& scenario) { return SweepFaults(scenario, "", EachError); }
+FaultTable Sweep(const Scenario& scenario) { return SweepFaults(scenario, "", EachErrorAndTheEnd); }
 
 FaultTable SweepShortages(const Scenario& scenario) { return SweepFaults(scenario, " with shortages", EachShortage); }
 
 FaultTable SweepShortCalls(const Scenario& scenario) { return SweepFaults(scenario, " with short calls", OneByte); }
 
 std::string Totals(const std::vector<FaultTable>& tables) {
-  std::map<std::pair<std::string, int>, std::map<std::string, int>> counts;
+  std::map<std::pair<std::string, std::string>, std::map<std::string, int>> counts;
   size_t faults = 0;
   for (const FaultTable& table : tables) {
     faults += table.cells().size();
-    for (const FaultOutcome& cell : table.cells()) ++counts[{cell.fault.operation, cell.fault.error}][cell.outcome];
+    for (const FaultOutcome& cell : table.cells()) ++counts[{cell.fault.operation, FaultName(cell.fault)}][cell.outcome];
   }
   std::string text = absl::StrCat(tables.size(), " scenarios, ", faults, " faults\n");
   for (const OsCallErrors& row : AllOsErrors()) {
-    for (const int error : row.errors) {
-      const auto found = counts.find({std::string(row.call), error});
+    for (const Fault& fault : EachErrorAndTheEnd(row.call)) {
+      const auto found = counts.find({std::string(row.call), FaultName(fault)});
       const std::string outcomes =
           found == counts.end() ? "not met" : absl::StrJoin(found->second, ", ", absl::PairFormatter(" "));
-      absl::StrAppend(&text, absl::StrFormat("  %-16s %-16s %s\n", row.call, ErrnoName(error), outcomes));
+      absl::StrAppend(&text, absl::StrFormat("  %-16s %-16s %s\n", row.call, FaultName(fault), outcomes));
     }
   }
   return text;

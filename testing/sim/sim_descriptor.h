@@ -48,6 +48,8 @@ class SimDescriptor {
   // As read(2) and write(2), at most `bytes_max` of them; -EBADF: not in this direction, -EINVAL: in none.
   virtual int64_t Read(absl::Span<char> /*bytes*/) { return -EINVAL; }
   virtual int64_t Write(absl::Span<const iovec> /*bytes*/, size_t /*bytes_max*/) { return -EINVAL; }
+  // The other end goes, in good order: here is the end of file, and there too. What has not been read here is lost.
+  virtual void HangUp() {}
   // As if the machine had lost power: nobody is told. Nothing is left to do but to destroy it.
   virtual void Vanish() {}
 

@@ -662,6 +662,24 @@ void SimSocket::Vanish() {
   state_ = State::kReset;
 }
 
+void SimSocket::HangUp() {
+  if (!is_connected()) return;
+  received_.clear();
+  received_taken_ = 0;
+  if (SimSocket* const peer = peer_socket()) peer->LosePeer();
+  LosePeer();
+}
+
+void SimSocket::LosePeer() {
+  const auto nobody = std::make_shared<SimConnection>();
+  nobody->sides[1 - side_].host = connection_->sides[1 - side_].host;
+  connection_->sides[side_].socket = nullptr;
+  Join(nobody, side_);
+  unacknowledged_ = 0;
+  end_received_ = true;
+  Changed();
+}
+
 void SimSocket::Reset() {
   if (!is_connected()) return;
   if (SimSocket* const peer = peer_socket()) peer->BecomeReset(ECONNRESET);

@@ -231,6 +231,8 @@ class SimSocket final : public SimNamedSocket {
   int ShutdownWrite() override;
   int64_t Recv(absl::Span<char> bytes, size_t bytes_max) override;
   int64_t Send(absl::Span<const iovec> bytes, size_t bytes_max) override;
+  // As a box in between does that closes both of its connections: who still sends is reset then.
+  void HangUp() override;
   void Vanish() override;
   // Both ends see the connection reset, at once: what a box in between, or a peer that crashed and came back, does.
   void Reset();
@@ -246,6 +248,8 @@ class SimSocket final : public SimNamedSocket {
   void Join(std::shared_ptr<SimConnection> connection, int side);
   void Handle(SimNetwork::Packet packet);
   void BecomeReset(int error);
+  // The other end is nobody's any more, and has said so.
+  void LosePeer();
   bool is_connected() const { return state_ == State::kConnected; }
   bool is_listening() const override { return state_ == State::kListening; }
   SimSocket* peer_socket() const;

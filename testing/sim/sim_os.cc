@@ -137,6 +137,12 @@ void SimOs::Reset(int fd) {
   socket->Reset();
 }
 
+void SimOs::HangUp(int fd) {
+  SimDescriptor* const descriptor = Find(fd);
+  CHECK(descriptor != nullptr) << "not open: " << fd;
+  descriptor->HangUp();
+}
+
 void SimOs::Crash() {
   CHECK(!crashed_);
   kernel_.trace().Add("Crash");

@@ -90,6 +90,8 @@ class SimOs final : public SimulatedOs {
   void SetIoLimits(const SimIoLimits& limits) { io_limits_ = limits; }
   // Both ends see ECONNRESET. REQUIRES: fd is a socket.
   void Reset(int fd);
+  // Both ends see the end of file: of a socket's connection, or of a pipe.
+  void HangUp(int fd);
 
   // The machine loses power: its sockets are gone and nobody is told, its names no longer answer, no work starts any
   // more, and whatever is called fails with EIO. What lives on it is to be destroyed then: it can only notice, not act.

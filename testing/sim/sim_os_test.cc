@@ -446,6 +446,42 @@ std::vector<std::string> Arrivals(uint64_t seed, const SimLink& link) {
   return arrivals;
 }
 
+TEST(SimOs, AHangUpIsTheEndOfFileAtBothEndsAndWhoStillSendsIsReset) {
+  SimKernel kernel;
+  SimOs server(kernel), client(kernel);
+  Wire wire(server, client, WithPort(server.ips()[0], 7000));
+  wire.Accept();
+  EXPECT_EQ(Wire::Send(server, wire.server, "lost"), 4);
+  EXPECT_EQ(Wire::WaitFor(client, wire.client, kReadable), 1);
+  client.HangUp(wire.client);
+  char byte;
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(client.Recv(wire.client, absl::MakeSpan(&byte, 1)), 0);
+    EXPECT_EQ(server.Recv(wire.server, absl::MakeSpan(&byte, 1)), 0);
+  }
+  EXPECT_EQ(Wire::Send(client, wire.client, "x"), 1);
+  kernel.AdvanceTo(kernel.Now() + absl::Seconds(1));
+  EXPECT_EQ(Wire::Send(client, wire.client, "y"), -EPIPE);
+  EXPECT_EQ(server.ShutdownWrite(wire.server), 0);
+  for (const int fd : {wire.listener, wire.server}) server.Close(fd);
+  client.Close(wire.client);
+}
+
+TEST(SimOs, AHangUpOfAPipeEndsIt) {
+  SimOs os;
+  int fds[2];
+  for (const int end : {0, 1}) {
+    ASSERT_EQ(os.MakePipe(fds), 0);
+    const iovec part = {const_cast<char*>("lost"), 4};
+    ASSERT_EQ(os.Write(fds[1], absl::MakeConstSpan(&part, 1)), 4);
+    os.HangUp(fds[end]);
+    char byte;
+    EXPECT_EQ(os.Read(fds[0], absl::MakeSpan(&byte, 1)), end == 0 ? 0 : 1);
+    EXPECT_EQ(os.Write(fds[1], absl::MakeConstSpan(&part, 1)), -EPIPE);
+    for (const int fd : fds) os.Close(fd);
+  }
+}
+
 TEST(SimOs, LinksStallAndResetByChanceAndTheSameSeedRepeatsIt) {
   const SimLink stalls = {.latency = absl::ZeroDuration(), .stall_chance = 0.1, .stall_max = absl::Milliseconds(50)};
   const std::vector<std::string> stalled = Arrivals(1, stalls);

@@ -21,6 +21,16 @@ SimPipeEnd::~SimPipeEnd() {
   other_->Changed();
 }
 
+void SimPipeEnd::HangUp() {
+  bytes_.clear();
+  taken_ = 0;
+  if (other_ == nullptr) return;
+  SimPipeEnd& other = *std::exchange(other_, nullptr);
+  other.other_ = nullptr;
+  other.Changed();
+  Changed();
+}
+
 void SimPipeEnd::Vanish() {
   if (other_ != nullptr) other_->other_ = nullptr;
   other_ = nullptr;

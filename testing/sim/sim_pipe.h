@@ -32,6 +32,7 @@ class SimPipeEnd final : public SimDescriptor {
   bool is_pipe_like() const override { return true; }
   int64_t Read(absl::Span<char> bytes) override;
   int64_t Write(absl::Span<const iovec> bytes, size_t bytes_max) override;
+  void HangUp() override;
   void Vanish() override;
 
  private:
