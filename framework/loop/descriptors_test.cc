@@ -151,6 +151,27 @@ TEST_P(DescriptorsTest, ADirectionThatThePollerGoesOnWatchingIsNotCalledAndSoonN
   os_.SetFault(nullptr);
 }
 
+// Libraries close their descriptors when they like, and the next one has the number.
+TEST_P(DescriptorsTest, ADescriptorThatWasClosedWithoutAWordMayHaveASuccessor) {
+  for (const bool both : {false, true}) {
+    EXPECT_EQ(loop_.AddReader(fds_[0], [this] { log_.push_back("read before"); }), 0);
+    if (both) {
+      EXPECT_EQ(loop_.AddWriter(fds_[0], [this] { log_.push_back("write"), loop_.RemoveWriter(fds_[0]); }), 0);
+    }
+    const int before = fds_[0];
+    os_.Close(fds_[0]);
+    os_.Close(fds_[1]);
+    ASSERT_EQ(os_.SocketPair(AF_UNIX, SOCK_STREAM, fds_), 0);
+    ASSERT_EQ(fds_[0], before);
+    EXPECT_EQ(loop_.AddReader(fds_[0], [this] { log_.push_back("read " + Recv()); }), 0);
+    Send("x");
+    RunIterations(3);
+    EXPECT_EQ(log_, both ? std::vector<std::string>({"read x", "write"}) : std::vector<std::string>({"read x"}));
+    log_.clear();
+    EXPECT_TRUE(loop_.RemoveReader(fds_[0]));
+  }
+}
+
 TEST_P(DescriptorsTest, WhatCannotBeWatchedIsToldByErrno) {
   EXPECT_EQ(loop_.AddReader(12345, [] {}), -EBADF);
   EXPECT_EQ(loop_.AddReader(-1, [] {}), -EBADF);

@@ -91,9 +91,22 @@ class EventLoop::CallbackWatcher final : public FdWatcher {
   std::shared_ptr<Registered> reader;
   std::shared_ptr<Registered> writer;
 
-  int Rewatch() { return Watch((reader ? uint32_t{kReadable} : 0) | (writer ? uint32_t{kWritable} : 0)); }
+  // After one was removed.
+  int Rewatch() { return Watch(Wanted()); }
+  // After one was added. Libraries close their descriptors when they like, and the next one has the number: then the poller
+  // knows nothing of it any more.
+  int WatchAdded() {
+    if (interest() == 0) return Watch(Wanted());
+    const int result = watcher_loop_.poller().Modify(fd(), Wanted(), static_cast<FdWatcher*>(this));
+    if (result == 0) interest_ = Wanted();
+    if (result != -ENOENT) return result;
+    Watch(0);
+    interest_ = 0;  // whatever the poller says to that
+    return Watch(Wanted());
+  }
 
  private:
+  uint32_t Wanted() const { return (reader ? uint32_t{kReadable} : 0) | (writer ? uint32_t{kWritable} : 0); }
   void OnReadable() override { reader ? Call(reader, "reader") : Unwanted(); }
   void OnWritable() override { writer ? Call(writer, "writer") : Unwanted(); }
   // The poller could not be told that this direction is no longer watched: it is told again.
@@ -407,7 +420,7 @@ int EventLoop::SetReader(int fd, absl::AnyInvocable<void()> callback) {
   CallbackWatcher& watcher = UserWatcher(fd);
   watcher.reader = std::make_shared<CallbackWatcher::Registered>(std::move(callback));
   watcher.readable_.Unlink();  // what was queued is the former one's
-  const int result = watcher.Rewatch();
+  const int result = watcher.WatchAdded();
   if (result != 0) RemoveReader(fd);
   return result;
 }
@@ -418,7 +431,7 @@ int EventLoop::SetWriter(int fd, absl::AnyInvocable<void()> callback) {
   CallbackWatcher& watcher = UserWatcher(fd);
   watcher.writer = std::make_shared<CallbackWatcher::Registered>(std::move(callback));
   watcher.writable_.Unlink();  // what was queued is the former one's
-  const int result = watcher.Rewatch();
+  const int result = watcher.WatchAdded();
   if (result != 0) RemoveWriter(fd);
   return result;
 }
