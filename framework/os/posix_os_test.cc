@@ -3,16 +3,23 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <condition_variable>
+#include <cstddef>
+#include <iterator>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -169,6 +176,57 @@ TEST(PosixOs, WhatAServiceManagerCannotHaveMeantIsRefusedWhole) {
     setenv("LISTEN_PID", "me", 1);
     refuses("LISTEN_PID is no process's number: me")();
   });
+}
+
+// From here on the system makes no process for this one.
+void RefuseProcesses(unsigned error) {
+  sock_filter filter[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 2, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 1, 0),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
+  };
+  const sock_fprog program = {static_cast<uint16_t>(std::size(filter)), filter};
+  EXPECT_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+  EXPECT_EQ(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+}
+
+// As when a container's or a user's limit of processes is reached, or memory.
+TEST(PosixOs, AProgramThatTheSystemHasNoProcessForSaysSoAndLeavesNothing) {
+  for (const int error : {EAGAIN, ENOMEM}) {
+    SCOPED_TRACE(error);
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      RefuseProcesses(static_cast<unsigned>(error));
+      const auto open = [] {
+        std::vector<int> fds;
+        for (int fd = 0; fd < 1000; ++fd) {
+          if (fcntl(fd, F_GETFD) >= 0) fds.push_back(fd);
+        }
+        return fds;
+      };
+      int pipes[2];
+      EXPECT_EQ(os().MakePipe(pipes), 0);
+      const std::vector<int> before = open();
+      for (int i = 0; i < 3; ++i) {
+        int pid = -1;
+        ProcessOptions options;
+        options.arguments = {"/bin/true"};
+        options.output = pipes[1];
+        EXPECT_EQ(os().Spawn(options, &pid), -error);
+      }
+      EXPECT_EQ(open(), before);
+      EXPECT_EQ(os().IsNonBlocking(pipes[1]), 1) << "as it was";
+      EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1) << "a child was left";
+      fflush(nullptr);
+      _exit(::testing::Test::HasFailure() ? 1 : 0);
+    }
+    int status = -1;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0) << "see what the child printed";
+  }
 }
 
 TEST(PosixOs, WakeFromAnotherThreadEndsAnInfiniteWait) {
