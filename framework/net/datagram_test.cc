@@ -383,6 +383,37 @@ TEST_P(DatagramTest, AClosedEndpointReceivesNothingMore) {
   EXPECT_THAT(b_.log, ElementsAre("made", "data queued"));
 }
 
+// C-DGM-06, C-DGM-07: whoever hears that it closes may still send.
+TEST_P(DatagramTest, WhatCallbacksSendWhileItClosesGoesLastAndAfterTheEndNothing) {
+  CreateBoth();
+  ASSERT_TRUE(second_->SetWriteBufferLimits({.high = 20}).ok());
+  b_.on_error = [](DatagramTransport& transport) { transport.SendTo("from the error"); };
+  b_.on_pause = [](DatagramTransport& transport) { transport.SendTo("from the pause"); };
+  b_.on_resume = [](DatagramTransport& transport) { transport.SendTo("from the resume"); };
+  b_.on_lost = [](DatagramTransport& transport) {
+    transport.SendTo("from the end");
+    transport.Close();
+    transport.Abort();
+  };
+  Block(second_->descriptor());
+  second_->SendTo("one");
+  second_->SendTo("two");
+  second_->SendTo("three");
+  second_->Close();
+  EXPECT_GT(second_->write_buffer_size(), 0u);
+  // The second is refused.
+  os_.SetFault([calls = 0](absl::string_view operation, int) mutable {
+    return operation == "SendTo" && ++calls == 2 ? EHOSTUNREACH : 0;
+  });
+  Settle();
+  EXPECT_THAT(a_.log, ElementsAre("made", "data one", "data from the pause", "data three", "data from the error",
+                                  "data from the resume"));
+  EXPECT_EQ(b_.log.back(), "lost OK");
+  EXPECT_EQ(second_->descriptor(), -1);
+  EXPECT_EQ(second_->write_buffer_size(), 0u);
+  os_.SetFault(nullptr);
+}
+
 // C-DGM-07
 TEST_P(DatagramTest, SendingOnALostEndpointVanishesAndIsWarnedOf) {
   CreateBoth();

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -81,6 +82,14 @@ class SendfileTest : public internal::TransportWorld, public ::testing::TestWith
     TransportWorld::ConnectAndSettle();
     if (in_bits()) {
       ASSERT_TRUE(first_->SetWriteBufferLimits({.high = 4000}).ok());
+    }
+  }
+  // The file has these contents from now on, also for who has it open.
+  void Resize(const std::string& contents) {
+    if (posix()) {
+      std::ofstream(path_) << contents;
+    } else {
+      sim_.AddFile(path_, contents);
     }
   }
   // More than devices and buffers hold together.
@@ -354,6 +363,81 @@ TEST_P(SendfileTest, TheLoopMayCloseInTheMiddle) {
   { const auto dropped = std::move(sending); }
   loop_ = NewLoop();
   reports_.clear();  // of the task that was left pending
+}
+
+// C-SND-05: what a file becomes under way is what is sent, up to the end that it has then, or to `count`.
+TEST_P(SendfileTest, AFileMayShrinkOrGrowWhileItIsSent) {
+  const std::string whole = Pattern(2 * Large());
+  const size_t half = Large();
+  struct Change {
+    size_t before, after;
+    std::optional<int64_t> count;
+    size_t sent_max;
+  };
+  for (const Change& change :
+       {Change{2 * half, half, std::nullopt, 2 * half}, Change{2 * half, 0, std::nullopt, 2 * half},
+        Change{half, 2 * half, std::nullopt, 2 * half},
+        Change{half, 2 * half, static_cast<int64_t>(half + 1000), half + 1000},
+        Change{half, half - 1000, static_cast<int64_t>(half), half}}) {
+    SCOPED_TRACE(absl::StrCat(change.before, " -> ", change.after));
+    b_.log.clear();
+    b_.received = 0;
+    ConnectAndSettle();
+    const int file = File(whole.substr(0, change.before));
+    const auto sending = Start(file, {.count = change.count});
+    UntilStuck(sending);
+    Resize(whole.substr(0, change.after));
+    second_->ResumeReading();
+    Until([&] { return sending.done(); });
+    ASSERT_TRUE(sending.result().ok()) << sending.result().status();
+    // What had been read before it shrank has been sent.
+    const auto sent = static_cast<size_t>(*sending.result());
+    EXPECT_LE(sent, change.sent_max);
+    if (change.after > change.before) {
+      EXPECT_EQ(sent, change.sent_max);
+    } else {
+      EXPECT_GE(sent, change.after);
+      EXPECT_LT(sent, change.before);
+    }
+    first_->Write("|end");
+    UntilReceived(sent + 4);
+    EXPECT_TRUE(Received() == whole.substr(0, sent) + "|end");
+    first_.reset();
+    second_.reset();
+    Settle();
+    os().Close(file);
+    files_.pop_back();
+  }
+}
+
+// Neither who sends nor who waits for the end hangs.
+TEST_P(SendfileTest, ASocketThatSomebodyHasClosedIsTheConnectionsEnd) {
+  if (!native()) return;
+  for (const bool under_way : {false, true}) {
+    SCOPED_TRACE(under_way);
+    a_.log.clear();
+    ConnectAndSettle();
+    const int file = File(Pattern(Large()));
+    std::optional<TaskHandle<absl::StatusOr<int64_t>>> sending;
+    if (under_way) {
+      sending = Start(file);
+      UntilStuck(*sending);
+    }
+    os().Close(first_->descriptor());
+    if (!under_way) sending = Start(file);
+    if (under_way) {
+      // The kernel says no more of it, to nobody: closing is what ends it.
+      for (int quiet = 0; quiet < 10; ++quiet) Step();
+      first_->Abort();
+    }
+    Until([&] { return sending->done() && a_.lost(); });
+    EXPECT_FALSE(sending->result().ok());
+    EXPECT_FALSE(a_.reason.ok() && !under_way) << a_.reason;
+    loop_->RunUntilComplete(first_->Closed());
+    first_.reset();
+    second_.reset();
+    Settle();
+  }
 }
 
 // C-SND-09: protocol and reading are given back after any number of steps.

@@ -176,6 +176,25 @@ std::vector<Row> Bad() {
        Below([](TestCertificateOptions& options) { options.authority = false; })},
       {"ExpiredAuthority", "certificate has expired",
        Below([](TestCertificateOptions& options) { options.not_after = At(2030, 6, 14); })},
+      {"AuthorityThatIsNotYetValid", "certificate is not yet valid",
+       Below([](TestCertificateOptions& options) { options.not_before = At(2030, 6, 16); })},
+      {"AuthorityOfAnotherUsage", "unsuitable certificate purpose",
+       Below([](TestCertificateOptions& options) { options.usage = "codeSigning"; })},
+      {"WeakDigestOfAuthority", "CA signature digest algorithm too weak",
+       Below([](TestCertificateOptions& options) { options.digest = "SHA1"; })},
+      {"ExpiredRoot", "certificate has expired",
+       [](std::string usage) {
+         TestCertificateOptions root;
+         root.common_name = "root";
+         root.authority = true;
+         root.usage.clear();
+         root.not_after = At(2030, 6, 14);
+         TestCertificateOptions options;
+         options.dns_names = {"kv.test"};
+         options.usage = std::move(usage);
+         const TestCertificate expired = TestCertificate::SelfSigned(root);
+         return Shown{expired, expired.Issue(options)};
+       }},
       {"Revoked", "certificate revoked",
        [](std::string usage) {
          Shown shown = Leaf([](TestCertificateOptions&) {})(std::move(usage));
