@@ -1,6 +1,8 @@
 #include "troupe/net/tls.h"
 
 #include <openssl/bio.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <openssl/ssl.h>
 
 #include <algorithm>
@@ -14,6 +16,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
@@ -53,7 +56,11 @@ class RawPeer final : public Protocol {
     SSL_CTX_set_verify(context_.get(), SSL_VERIFY_NONE, nullptr);
     SSL_CTX_set_max_proto_version(context_.get(),
                                   options.version_max == TlsVersion::k1_2 ? TLS1_2_VERSION : TLS1_3_VERSION);
+    SSL_CTX_set_keylog_callback(context_.get(), [](const SSL* ssl, const char* line) noexcept {
+      static_cast<RawPeer*>(SSL_get_app_data(ssl))->secrets.append(line).append("\n");
+    });
     ssl_.reset(SSL_new(context_.get()));
+    SSL_set_app_data(ssl(), this);
     SSL_set_bio(ssl(), BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
     server ? SSL_set_accept_state(ssl()) : SSL_set_connect_state(ssl());
   }
@@ -65,6 +72,7 @@ class RawPeer final : public Protocol {
       transport().Write(absl::MakeConstSpan(bytes, static_cast<size_t>(n)));
     }
   }
+  void SendBytes(absl::string_view bytes) { transport().Write(absl::MakeConstSpan(bytes)); }
   void DataReceived(absl::Span<const char> data) override {
     BIO_write(SSL_get_rbio(ssl()), data.data(), static_cast<int>(data.size()));
     if (!SSL_is_init_finished(ssl())) SSL_do_handshake(ssl());
@@ -75,10 +83,63 @@ class RawPeer final : public Protocol {
   bool EofReceived() override { return true; }
 
   std::string received;
+  std::string secrets;  // as in a key log
 
  private:
   OpenSslPtr<SSL_CTX> context_;
   OpenSslPtr<SSL> ssl_;
+};
+
+// Makes the records of TLS 1.3 that OpenSSL would not make, in place of a client that has sent none since its handshake.
+class RecordMaker {
+ public:
+  // With the secret of TLS_AES_128_GCM_SHA256.
+  explicit RecordMaker(const RawPeer& client) {
+    const std::string label = "CLIENT_TRAFFIC_SECRET_0 ";
+    const size_t line = client.secrets.find(label);
+    EXPECT_NE(line, std::string::npos);
+    const size_t begin = client.secrets.find(' ', line + label.size()) + 1;
+    const std::string secret =
+        absl::HexStringToBytes(client.secrets.substr(begin, client.secrets.find('\n', begin) - begin));
+    EXPECT_EQ(secret.size(), 32u);
+    key_ = Expand(secret, "key", 16);
+    nonce_ = Expand(secret, "iv", 12);
+  }
+  std::string Make(absl::string_view content, char type = 23) {
+    const std::string inner = absl::StrCat(content, std::string(1, type));
+    const size_t size = inner.size() + 16;
+    std::string record = {23, 3, 3, static_cast<char>(size >> 8), static_cast<char>(size)};
+    std::string nonce = nonce_;
+    for (size_t i = 0; i < 8; ++i) nonce[11 - i] = static_cast<char>(nonce[11 - i] ^ static_cast<char>(made_ >> 8 * i));
+    ++made_;
+    EVP_CIPHER_CTX* const cipher = EVP_CIPHER_CTX_new();
+    int n = 0;
+    std::string sealed(inner.size(), '\0'), tag(16, '\0');
+    EVP_EncryptInit_ex(cipher, EVP_aes_128_gcm(), nullptr, Bytes(key_), Bytes(nonce));
+    EVP_EncryptUpdate(cipher, nullptr, &n, Bytes(record), static_cast<int>(record.size()));
+    EVP_EncryptUpdate(cipher, Bytes(sealed), &n, Bytes(inner), static_cast<int>(inner.size()));
+    EVP_EncryptFinal_ex(cipher, Bytes(tag), &n);
+    EVP_CIPHER_CTX_ctrl(cipher, EVP_CTRL_GCM_GET_TAG, 16, tag.data());
+    EVP_CIPHER_CTX_free(cipher);
+    return record + sealed + tag;
+  }
+
+ private:
+  static const unsigned char* Bytes(const std::string& text) {
+    return reinterpret_cast<const unsigned char*>(text.data());
+  }
+  static unsigned char* Bytes(std::string& text) { return reinterpret_cast<unsigned char*>(text.data()); }
+  // HKDF-Expand-Label of RFC 8446, 7.1, for what is no longer than a hash.
+  static std::string Expand(const std::string& secret, absl::string_view label, size_t size) {
+    std::string info = {0, static_cast<char>(size), static_cast<char>(6 + label.size())};
+    absl::StrAppend(&info, "tls13 ", label, std::string("\0\1", 2));
+    std::string hash(32, '\0');
+    HMAC(EVP_sha256(), secret.data(), static_cast<int>(secret.size()), Bytes(info), info.size(), Bytes(hash), nullptr);
+    return hash.substr(0, size);
+  }
+
+  std::string key_, nonce_;
+  uint64_t made_ = 0;
 };
 
 // ---------------------------------------------------------------------------------------------------- bytes
@@ -192,6 +253,45 @@ TEST_P(TlsTest, AFileIsAlwaysCopiedAndNeverInClear) {
   EXPECT_TRUE(received == "before " + contents + " after");
   EXPECT_THAT(tap_.seen[Tap::kClient], Not(HasSubstr("line ")));
   os_.Close(file);
+}
+
+// C-SND-08: what a file becomes under way is what is sent.
+TEST_P(TlsTest, AFileMayShrinkOrGrowWhileItIsCopied) {
+  const size_t half = IoLimit::FromEnvironment().any() ? 500'000 : 1'000'000;
+  const std::string whole = [&] {
+    std::string text;
+    while (text.size() < 2 * half) absl::StrAppend(&text, text.size(), "\n");
+    return text;
+  }();
+  for (const size_t after : {size_t{0}, half / 2, 2 * half}) {
+    SCOPED_TRACE(after);
+    Handshake();
+    ASSERT_TRUE(client_->SetWriteBufferLimits({.high = 4000}).ok());
+    os_.AddFile("/file", whole.substr(0, half));
+    const int file = os_.OpenFile("/file");
+    std::string received;
+    b_.on_data = [&](Transport&, absl::Span<const char> data) { received.append(data.data(), data.size()); };
+    server_->PauseReading();
+    auto sending = loop_.CreateTask(Sendfile(*client_, file));
+    Settle();
+    ASSERT_FALSE(sending.done());
+    os_.AddFile("/file", whole.substr(0, after));
+    server_->ResumeReading();
+    const absl::StatusOr<int64_t> sent = loop_.RunUntilComplete(std::move(sending));
+    ASSERT_TRUE(sent.ok()) << sent.status();
+    if (after > half) {
+      EXPECT_EQ(*sent, static_cast<int64_t>(after));
+    } else {
+      EXPECT_GE(*sent, static_cast<int64_t>(after));
+      EXPECT_LT(*sent, static_cast<int64_t>(half));
+    }
+    client_->Write("|end");
+    Settle();
+    EXPECT_TRUE(received == whole.substr(0, static_cast<size_t>(*sent)) + "|end");
+    os_.Close(file);
+    b_.on_data = nullptr;
+    Forget();
+  }
 }
 
 TEST_P(TlsTest, SmallPiecesShareARecord) {
@@ -794,6 +894,68 @@ TEST_P(TlsTest, AThrowingApplicationEndsTheConnection) {
   Settle();
   EXPECT_THAT(b_.log, ElementsAre("made", "data hello", "lost UNKNOWN"));
   EXPECT_THAT(TakeReports(), ElementsAre("Fatal error: protocol.DataReceived() call failed."));
+}
+
+// Records without content cost the peer little. OpenSSL takes 32 in a row, which hide when somebody speaks (RFC 8446, 5.4).
+TEST_P(TlsTest, EmptyRecordsAreTakenButNotForever) {
+  struct Row {
+    int in_a_row;
+    int times;
+    char type;
+    bool good;
+  };
+  for (const Row& row : {Row{1, 1, 23, true}, Row{32, 1, 23, true}, Row{1, 1000, 23, true}, Row{32, 100, 23, true},
+                         Row{33, 1, 23, false}, Row{2000, 1, 23, false}, Row{1, 1, 21, false}, Row{1, 1, 22, false}}) {
+    SCOPED_TRACE(absl::StrCat(row.times, " times ", row.in_a_row, " of type ", static_cast<int>(row.type)));
+    auto owned = std::make_unique<RawPeer>(TlsOptions(), /*server=*/false);
+    RawPeer& peer = *owned;
+    SSL_set_ciphersuites(peer.ssl(), "TLS_AES_128_GCM_SHA256");
+    ConnectInClear(std::move(owned), b_.NewProtocol());
+    StartServer(ServerContext());
+    SSL_do_handshake(peer.ssl());
+    peer.Send();
+    Settle();
+    ASSERT_TRUE(server_status_.ok()) << server_status_;
+    b_.received = 0;
+    RecordMaker records(peer);
+    for (int i = 0; i < row.times; ++i) {
+      std::string bytes;
+      for (int j = 0; j < row.in_a_row; ++j) bytes += records.Make("", row.type);
+      peer.SendBytes(bytes + records.Make("x"));
+    }
+    Settle();
+    EXPECT_EQ(b_.received, row.good ? static_cast<size_t>(row.times) : 0u);
+    EXPECT_EQ(b_.lost(), !row.good);
+    if (!row.good) {
+      EXPECT_EQ(b_.log.back(), "lost UNAVAILABLE");
+    }
+    Forget();
+  }
+}
+
+// Before there are keys: pieces of a handshake without content, and what TLS 1.3 ignores for the sake of old boxes.
+TEST_P(TlsTest, RecordsThatSayNothingEndAHandshake) {
+  for (const absl::string_view record :
+       {absl::string_view("\x16\x03\x01\x00\x00", 5), absl::string_view("\x14\x03\x03\x00\x01\x01", 6)}) {
+    for (const bool first : {true, false}) {
+      SCOPED_TRACE(absl::CHexEscape(record));
+      ConnectInClear();
+      StartServer(ServerContext());
+      StartClient(ClientContext());
+      tap_.change = [&, told = false](Tap::Side side, std::string bytes) mutable {
+        if (side == Tap::kServer || std::exchange(told, true)) return bytes;
+        std::string many;
+        for (int i = 0; i < 2000; ++i) absl::StrAppend(&many, record);
+        return first ? many + bytes : bytes + many;
+      };
+      Settle();
+      EXPECT_FALSE(server_status_.ok());
+      EXPECT_TRUE(b_.lost());
+      EXPECT_TRUE(a_.lost());
+      tap_.change = nullptr;
+      Forget();
+    }
+  }
 }
 
 TEST_P(TlsTest, KeyUpdatesAreBounded) {
