@@ -8,18 +8,22 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "google/protobuf/util/message_differencer.h"
 #include "grpc/testing/test.troupe.h"
-#include "troupe/async/sleep.h"
+#include "services/interop/load_report.h"
 #include "troupe/base/monotonic_time.h"
 #include "troupe/base/status_macros.h"
 #include "troupe/loop/event_loop.h"
 #include "troupe/rpc/compression.h"
 #include "troupe/rpc/metadata.h"
 #include "troupe/rpc/reply.h"
+#include "xds/data/orca/v3/orca_load_report.pb.h"
+#include "xds/service/orca/v3/orca.troupe.h"
 
 namespace interop {
 namespace {
 
+using google::protobuf::util::MessageDifferencer;
 using grpc::testing::Empty;
 using grpc::testing::Payload;
 using grpc::testing::SimpleRequest;
@@ -33,6 +37,9 @@ using grpc::testing::UnimplementedServiceStub;
 using troupe::Compression;
 using troupe::Metadata;
 using troupe::Task;
+using xds::data::orca::v3::OrcaLoadReport;
+using xds::service::orca::v3::OpenRcaServiceStub;
+using xds::service::orca::v3::OrcaLoadReportRequest;
 
 constexpr int kLargeRequest = 271828, kLargeResponse = 314159;
 constexpr int kRequestSizes[] = {27182, 8, 1828, 45904};
@@ -381,6 +388,68 @@ Task<absl::Status> ConcurrentLargeUnary(InteropContext& context) {
   co_return absl::OkStatus();
 }
 
+grpc::testing::TestOrcaReport LoadOf(double cpu, double memory, double utilization) {
+  grpc::testing::TestOrcaReport load;
+  load.set_cpu_utilization(cpu);
+  load.set_memory_utilization(memory);
+  (*load.mutable_utilization())["util"] = utilization;
+  return load;
+}
+
+// gRPC's own clients look at what their balancing policies are told; ours at what comes.
+Task<absl::Status> OrcaPerRpc(InteropContext& context) {
+  SimpleRequest request;
+  *request.mutable_orca_per_query_report() = LoadOf(0.8210, 0.5847, 0.30499);
+  (*request.mutable_orca_per_query_report()->mutable_request_cost())["cost"] = 3456.32;
+  auto reply = TestServiceStub(context.caller).UnaryCall(request);
+  const absl::StatusOr<SimpleResponse> response = co_await reply;
+  CO_RETURN_IF_ERROR(response.status());
+  const absl::optional<absl::string_view> trailer = reply.trailers().Get(kLoadReportTrailer);
+  if (!trailer.has_value()) co_return Wrong(kLoadReportTrailer, "nothing", "a report");
+  OrcaLoadReport got;
+  const OrcaLoadReport wanted = LoadReportOf(request.orca_per_query_report());
+  if (!got.ParseFromArray(trailer->data(), static_cast<int>(trailer->size()))) {
+    co_return Wrong(kLoadReportTrailer, absl::CHexEscape(*trailer), wanted.ShortDebugString());
+  }
+  if (MessageDifferencer::Equals(got, wanted)) co_return absl::OkStatus();
+  co_return Wrong("the report", got.ShortDebugString(), wanted.ShortDebugString());
+}
+
+// Until a report is the wanted one, for ten intervals.
+Task<absl::Status> ReadUntil(troupe::ClientReader<OrcaLoadReport>& reports, const OrcaLoadReport& wanted) {
+  OrcaLoadReport got;
+  for (int i = 0; i < 10; ++i) {
+    const bool more = co_await reports.Read(got);
+    if (!more) {
+      const absl::Status end = co_await reports.Finish();
+      co_return Wrong("the reports", end.ToString(), wanted.ShortDebugString());
+    }
+    if (MessageDifferencer::Equals(got, wanted)) co_return absl::OkStatus();
+  }
+  co_return Wrong("the report", got.ShortDebugString(), wanted.ShortDebugString());
+}
+
+Task<absl::Status> OrcaOob(InteropContext& context) {
+  OrcaLoadReportRequest each_second;
+  each_second.mutable_report_interval()->set_seconds(1);
+  auto reports = OpenRcaServiceStub(context.caller).StreamCoreMetrics(each_second);
+  auto call = TestServiceStub(context.caller).FullDuplexCall();
+  const grpc::testing::TestOrcaReport loads[] = {LoadOf(0.8210, 0.5847, 0.30499), LoadOf(0.29309, 0.2, 100.2039)};
+  for (const grpc::testing::TestOrcaReport& load : loads) {
+    StreamingOutputCallRequest request = OutputOf(-1, 1);
+    *request.mutable_orca_oob_report() = load;
+    const bool goes_on = co_await call.Write(request);
+    CO_RETURN_IF_ERROR(Expect("the stream goes on", goes_on, true));
+    StreamingOutputCallResponse response;
+    const bool answered = co_await call.Read(response);
+    CO_RETURN_IF_ERROR(Expect("an answer", answered, true));
+    const OrcaLoadReport wanted = LoadReportOf(load);
+    CO_RETURN_IF_ERROR(co_await ReadUntil(reports, wanted));
+  }
+  call.WritesDone();
+  co_return co_await call.Finish();
+}
+
 Task<absl::Status> Soak(InteropContext& context, bool new_channels) {
   if (new_channels && context.new_channel == nullptr) {
     co_return absl::FailedPreconditionError("there is no way to make channels here");
@@ -431,6 +500,8 @@ constexpr InteropCase kCases[] = {
     {"cancel_after_first_response", &CancelAfterFirstResponse},
     {"timeout_on_sleeping_server", &TimeoutOnSleepingServer},
     {"concurrent_large_unary", &ConcurrentLargeUnary},
+    {"orca_per_rpc", &OrcaPerRpc},
+    {"orca_oob", &OrcaOob},
     {"rpc_soak", &RpcSoak},
     {"channel_soak", &ChannelSoak},
 };

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "services/interop/load_report.h"
 #include "troupe/async/sleep.h"
 #include "troupe/base/status_macros.h"
 #include "troupe/rpc/compression.h"
@@ -105,6 +106,9 @@ Task<absl::Status> InteropService::EmptyCall(const Empty&, Empty&, Call& call) {
 Task<absl::Status> InteropService::UnaryCall(const SimpleRequest& request, SimpleResponse& response, Call& call) {
   EchoMetadata(call);
   CO_RETURN_IF_ERROR(CheckPacked(request, call));
+  if (request.has_orca_per_query_report()) {
+    call.trailers().Add(kLoadReportTrailer, LoadReportOf(request.orca_per_query_report()).SerializeAsString());
+  }
   CO_RETURN_IF_ERROR(WantedStatus(request));
   if (request.response_compressed().value()) call.set_compression(Compression::kGzip);
   co_return Fill(request.response_size(), *response.mutable_payload());
@@ -147,6 +151,10 @@ Task<absl::Status> InteropService::FullDuplexCall(Reader<StreamingOutputCallRequ
   while (true) {
     const bool more = co_await requests.Read(request);
     if (!more) co_return absl::OkStatus();
+    if (request.has_orca_oob_report()) {
+      if (load_ == nullptr) co_return absl::UnimplementedError("no load reports here");
+      *load_ = LoadReportOf(request.orca_oob_report());
+    }
     CO_RETURN_IF_ERROR(WantedStatus(request));
     CO_RETURN_IF_ERROR(co_await Output(request, responses));
   }

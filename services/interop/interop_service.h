@@ -3,7 +3,7 @@
 // Does what the requests say: answers of a size, statuses, pauses. Two keys of a call's metadata come back:
 // "x-grpc-test-echo-initial" before the first message, "x-grpc-test-echo-trailing-bin" with the status.
 //
-// Threading: one loop.     Lifetime: one per connection, made by the server; it has no state.
+// Threading: one loop.     Lifetime: one per connection, made by the server; it has no state of its own.
 #ifndef TROUPE_SERVICES_INTEROP_INTEROP_SERVICE_H_
 #define TROUPE_SERVICES_INTEROP_INTEROP_SERVICE_H_
 
@@ -13,6 +13,7 @@
 #include "troupe/rpc/call.h"
 #include "troupe/rpc/stream.h"
 #include "troupe/service/limits.h"
+#include "xds/data/orca/v3/orca_load_report.pb.h"
 
 namespace interop {
 
@@ -22,6 +23,10 @@ troupe::ConnectionLimits InteropLimits();
 
 class InteropService final : public grpc::testing::TestServiceActor {
  public:
+  // `load`, which outlives it, becomes what a request says that the server's load is (load_report.h); null: such requests
+  // end UNIMPLEMENTED.
+  explicit InteropService(xds::data::orca::v3::OrcaLoadReport* load = nullptr) : load_(load) {}
+
   troupe::Task<absl::Status> EmptyCall(const grpc::testing::Empty& request, grpc::testing::Empty& response,
                                        troupe::Call& call) override;
   // INVALID_ARGUMENT: a size below 0 or above 4 MiB. Otherwise the status that the request names.
@@ -42,6 +47,9 @@ class InteropService final : public grpc::testing::TestServiceActor {
   troupe::Task<absl::Status> HalfDuplexCall(troupe::Reader<grpc::testing::StreamingOutputCallRequest> requests,
                                             troupe::Writer<grpc::testing::StreamingOutputCallResponse> responses,
                                             troupe::Call& call) override;
+
+ private:
+  xds::data::orca::v3::OrcaLoadReport* const load_;
 };
 
 }  // namespace interop

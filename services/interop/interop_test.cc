@@ -15,6 +15,7 @@
 #include "grpc/testing/test.troupe.h"
 #include "gtest/gtest.h"
 #include "services/interop/interop_service.h"
+#include "services/interop/load_report.h"
 #include "troupe/async/task.h"
 #include "troupe/base/errors.h"
 #include "troupe/base/monotonic_time.h"
@@ -27,6 +28,7 @@
 #include "troupe/testing/matchers.h"
 #include "troupe/testing/sim/sim_os.h"
 #include "troupe/testing/tls_certificates.h"
+#include "xds/data/orca/v3/orca_load_report.pb.h"
 
 namespace interop {
 namespace {
@@ -69,7 +71,8 @@ class EachCase : public ::testing::TestWithParam<Parameters> {
       client_.server_hostname = "foo.test.google.fr";
     }
     server_.emplace(loop_, server);
-    server_->Add<InteropService>();
+    server_->Add<InteropService>(&load_);
+    server_->Add<LoadReportService>(&load_);
     EXPECT_OK(loop_.RunUntilComplete(server_->Start()));
     target_ = server_->addresses()[0].ToString();
   }
@@ -82,6 +85,7 @@ class EachCase : public ::testing::TestWithParam<Parameters> {
   SimOs os_;
   troupe::EventLoop loop_{os_};
   troupe::ChannelOptions client_;
+  xds::data::orca::v3::OrcaLoadReport load_;
   std::optional<troupe::Server> server_;
   std::string target_;
 };
@@ -212,6 +216,15 @@ TEST(InteropService, RefusesSizesAndStatusesThatAreNone) {
     request.mutable_response_status()->set_code(code);
     EXPECT_THAT(service.Run(service.stub().UnaryCall(request)), StatusIs(absl::StatusCode::kInvalidArgument));
   }
+}
+
+TEST(InteropService, SaysWithoutAPlaceForItsLoadThatItHasNone) {
+  InProcess<InteropService> service;
+  grpc::testing::StreamingOutputCallRequest request;
+  request.mutable_orca_oob_report();
+  auto call = service.stub().FullDuplexCall();
+  EXPECT_TRUE(service.Run([&] { return call.Write(request); }));
+  EXPECT_THAT(service.Run([&] { return call.Finish(); }), StatusIs(absl::StatusCode::kUnimplemented));
 }
 
 TEST(InteropService, WaitsBeforeAMessageAndAnswersHalfDuplexAtTheEnd) {

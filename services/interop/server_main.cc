@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "services/interop/interop_service.h"
+#include "services/interop/load_report.h"
 #include "troupe/async/run.h"
 #include "troupe/async/task.h"
 #include "troupe/base/socket_address.h"
@@ -23,6 +24,7 @@
 #include "troupe/loop/event_loop.h"
 #include "troupe/net/tls_context.h"
 #include "troupe/service/server.h"
+#include "xds/data/orca/v3/orca_load_report.pb.h"
 
 ABSL_FLAG(uint16_t, port, 0, "where to listen");
 ABSL_FLAG(std::string, host, "127.0.0.1", "the address to listen on; \"\": all");
@@ -48,8 +50,10 @@ troupe::Task<absl::Status> Main(troupe::EventLoop& loop, const std::vector<char*
     tls.certificates.back().key_file = absl::GetFlag(FLAGS_tls_key_file);
     CO_ASSIGN_OR_RETURN(options.tls, troupe::TlsContext::ForServer(tls));
   }
+  xds::data::orca::v3::OrcaLoadReport load;
   troupe::Server server(loop, std::move(options));
-  server.Add<interop::InteropService>();
+  server.Add<interop::InteropService>(&load);
+  server.Add<interop::LoadReportService>(&load);
   CO_RETURN_IF_ERROR(co_await server.Start());
   for (const troupe::SocketAddress& address : server.addresses()) {
     std::cout << "listening on " << address.ToString() << std::endl;
