@@ -12,10 +12,10 @@ def interop_pair_test(server, client, variants, data):
 
     # sh_test: see tools/lint. Megabytes over the kernel's sockets: whole_io.
     native.sh_test(
-        name = "_".join([client, "calls", server] + variants) + "_test",
+        name = "_".join([client, "calls", server] + variants).replace("-", "_") + "_test",
         size = "medium",
         srcs = ["matrix.py"],
-        args = [server, client] + variants,
+        args = [",".join([server, client] + variants)],
         data = data,
         tags = [
             "no_tsan",

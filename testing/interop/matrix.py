@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """The cases of gRPC's interoperability tests, one implementation's client against another's server.
 
-usage: matrix.py SERVER CLIENT [VARIANT...]      one pair; exits 1 if a case fails that nothing excuses
-       matrix.py                                 every pair, and at the end the table
+usage: matrix.py SERVER,CLIENT[,VARIANT...] ...
 
-SERVER and CLIENT are of PEERS; a variant is tls, native (Troupe's own wire, at both ends), unix, nginx or haproxy (in
-front of the server). Programs are found below the current folder, as among the runfiles.
+Of several pairs it prints a table at the end. Exits 1 if a case fails that nothing excuses. SERVER and CLIENT are of
+PEERS; a variant is tls, native (Troupe's own wire, at both ends), unix, nginx or haproxy (in front of the server).
+Programs are found below the current folder, as among the runfiles.
 
 Each cell is "ok", the feature that one side lacks (LACKS), or FAILED. A case that is excused is not run.
 """
@@ -13,6 +13,7 @@ Each cell is "ok", the feature that one side lacks (LACKS), or FAILED. A case th
 import os
 import shutil
 import signal
+import string
 import subprocess
 import sys
 import tempfile
@@ -37,9 +38,17 @@ PEERS = {
         "server": ["testing/interop/go_peer/go_peer", "server"],
         "client": ["testing/interop/go_peer/go_peer", "client"],
     },
-    "node": {
-        "server": ["node", "testing/interop/node_peer/peer.js", "server"],
-        "client": ["node", "testing/interop/node_peer/peer.js", "client"],
+    "grpc-js": {
+        "server": ["node", "testing/interop/node_peer/grpc_js.js", "server"],
+        "client": ["node", "testing/interop/node_peer/grpc_js.js", "client"],
+    },
+    "connect-node": {
+        "server": ["node", "testing/interop/node_peer/connect_node.js", "server"],
+        "client": ["node", "testing/interop/node_peer/connect_node.js", "client"],
+    },
+    # `buf curl`, which asks the server's reflection for what it calls.
+    "buf": {
+        "client": ["/usr/bin/python3", "testing/interop/buf_peer.py", "client"],
     },
 }
 
@@ -63,21 +72,47 @@ CASES = [
     "cancel_after_first_response",
     "timeout_on_sleeping_server",
     "concurrent_large_unary",
+    "orca_per_rpc",
+    "orca_oob",
     "rpc_soak",
     "channel_soak",
 ]
 
 _COMPRESSED = [case for case in CASES if "_compressed_" in case]
+_LOAD = [case for case in CASES if case.startswith("orca_")]
 
 # (peer, role) -> {case: the feature that it lacks}. Two peers' lacks join.
 LACKS = {
     ("go", "server"): {case: "grpc-go: packing one message and not another" for case in _COMPRESSED},
     ("go", "client"): {case: "grpc-go: whether a message was packed" for case in _COMPRESSED},
-    ("node", "server"): {case: "grpc-js: packing one message and not another" for case in _COMPRESSED},
-    ("node", "client"): {case: "grpc-js: whether a message was packed" for case in _COMPRESSED},
+    ("grpc-js", "server"): {case: "grpc-js: packing one message and not another" for case in _COMPRESSED},
+    ("grpc-js", "client"): {case: "grpc-js: whether a message was packed" for case in _COMPRESSED},
+    ("connect-node", "server"): {case: "connect-node: packing one message and not another" for case in _COMPRESSED},
+    ("connect-node", "client"): {case: "connect-node: whether a message was packed" for case in _COMPRESSED},
+    ("buf", "client"): {
+        **{case: "buf curl: whether a message was packed" for case in _COMPRESSED},
+        "cancel_after_begin": "buf curl: cancelling a call",
+        "cancel_after_first_response": "buf curl: cancelling a call",
+        "timeout_on_sleeping_server": "buf curl: a deadline of the call, and not of asking for reflection as well",
+        "concurrent_large_unary": "buf curl: several calls on a connection",
+        "rpc_soak": "buf curl: several calls on a connection",
+    },
     ("python", "server"): {case: "grpcio: whether a request was packed" for case in _COMPRESSED if "client" in case},
     ("python", "client"): {case: "grpcio: whether a message was packed" for case in _COMPRESSED},
 }
+
+for _peer, _roles, _what in [
+    ("cpp", ["server", "client"], "gRPC C++ as Debian builds it: load reports"),
+    ("go", ["server", "client"], "grpc-go 1.33: load reports"),
+    ("python", ["server", "client"], "grpcio 1.51: load reports"),
+    ("grpc-js", ["client"], "grpc-js: load reports outside of balancing policies"),
+    ("connect-node", ["server", "client"], "connect-node: load reports"),
+    ("buf", ["client"], "buf curl: load reports"),
+]:
+    for _role in _roles:
+        LACKS.setdefault((_peer, _role), {}).update({case: _what for case in _LOAD})
+
+LACKS["grpc-js", "server"]["orca_oob"] = "grpc-js: memory in load reports beside the calls"
 
 # What stands between, with the same meaning.
 LACKS_OF_VARIANTS = {
@@ -87,37 +122,6 @@ LACKS_OF_VARIANTS = {
         "of Troupe takes 16 MiB of messages at a time, beyond 64 KiB of each"
     }
 }
-
-# Every pair that the table has: server, client, variants.
-PAIRS = [
-    ("troupe", "troupe"),
-    ("troupe", "troupe", "tls"),
-    ("troupe", "troupe", "unix"),
-    ("troupe", "troupe", "native"),
-    ("troupe", "troupe", "native", "tls"),
-    ("cpp", "troupe"),
-    ("cpp", "troupe", "tls"),
-    ("troupe", "cpp"),
-    ("troupe", "cpp", "tls"),
-    ("troupe", "troupe", "nginx"),
-    ("troupe", "cpp", "nginx"),
-    ("troupe", "troupe", "haproxy"),
-    ("troupe", "cpp", "haproxy"),
-    ("go", "troupe"),
-    ("go", "troupe", "tls"),
-    ("troupe", "go"),
-    ("troupe", "go", "tls"),
-    ("python", "troupe"),
-    ("troupe", "python"),
-]
-
-# Of the table only: npm's packages are not Debian's. tools/run interop installs them where npm is.
-NODE_PAIRS = [
-    ("node", "troupe"),
-    ("node", "troupe", "tls"),
-    ("troupe", "node"),
-    ("troupe", "node", "tls"),
-]
 
 HOST_NAME = "foo.test.google.fr"
 
@@ -287,41 +291,39 @@ def try_pair(server, client, variants, table):
     return good
 
 
-def print_table(table):
-    pairs = [name_of(pair[0], pair[1], pair[2:]) for pair in PAIRS]
+def print_table(pairs, table):
+    names = [name_of(pair[0], pair[1], pair[2:]) for pair in pairs]
     print("\ncolumns, client -> server:")
-    for number, pair in enumerate(pairs, 1):
-        print("  %2d %s" % (number, pair))
-    print("\n%-28s %s" % ("", " ".join("%4d" % n for n in range(1, len(pairs) + 1))))
+    for number, name in enumerate(names, 1):
+        print("  %2d %s" % (number, name))
+    print("\n%-28s %s" % ("", " ".join("%4d" % n for n in range(1, len(names) + 1))))
+    reasons = []  # in the order in which the table meets them
     for case in CASES:
         cells = []
-        for pair in pairs:
-            outcome = table.get(case, {}).get(pair, "FAILED")
-            cells.append("ok" if outcome == "ok" else "-" if outcome.startswith("lacks: ") else "FAIL")
+        for name in names:
+            outcome = table.get(case, {}).get(name, "FAILED")
+            if outcome.startswith("lacks: "):
+                reason = outcome[len("lacks: ") :]
+                if reason not in reasons:
+                    reasons.append(reason)
+                cells.append("-" + string.ascii_lowercase[reasons.index(reason)])
+            else:
+                cells.append("ok" if outcome == "ok" else "FAIL")
         print("%-28s %s" % (case, " ".join("%4s" % cell for cell in cells)))
-    reasons = sorted({o for row in table.values() for o in row.values() if o.startswith("lacks: ")})
-    print("\n-: one side lacks the feature\n" + "".join("  %s\n" % r[len("lacks: ") :] for r in reasons))
-
-
-def has_node():
-    try:
-        load = ["node", "-e", "require('@grpc/grpc-js'); require('@grpc/proto-loader')"]
-        return subprocess.run(load, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        return False
+    print("\nwhat one side lacks")
+    for letter, reason in zip(string.ascii_lowercase, reasons):
+        print("  -%s %s" % (letter, reason))
 
 
 def main(arguments):
-    if arguments:
-        return 0 if try_pair(arguments[0], arguments[1], arguments[2:], {}) else 1
+    pairs = [tuple(argument.split(",")) for argument in arguments]
+    # Where Bazel puts what npm has installed (npm.bzl).
+    os.environ.setdefault("NODE_PATH", os.path.abspath("../troupe_npm/node_modules"))
     table = {}
-    if has_node():
-        PAIRS.extend(NODE_PAIRS)
-    else:
-        print("without Node: its @grpc/grpc-js is not installed")
-    good = [try_pair(pair[0], pair[1], pair[2:], table) for pair in PAIRS]
-    print_table(table)
-    return 0 if all(good) else 1
+    good = [try_pair(pair[0], pair[1], pair[2:], table) for pair in pairs]
+    if len(pairs) > 1:
+        print_table(pairs, table)
+    return 0 if pairs and all(good) else 1
 
 
 if __name__ == "__main__":
