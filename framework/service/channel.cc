@@ -116,6 +116,7 @@ Channel::Channel(EventLoop& loop, std::string target, ChannelOptions options)
       host_ = std::move(parts.host);
       port_ = std::move(parts.port);
     }
+    listed_ = internal::ListedAddresses(target_);
   } else {
     bad_target_ = address.status();
   }
@@ -131,7 +132,12 @@ Channel::Channel(EventLoop& loop, std::string target, ChannelOptions options)
   session_options_.authority = options_.authority.empty() ? AuthorityOf(address_) : options_.authority;
   session_options_.memory = &memory_;
   std::vector<ClientInterceptor> interceptors = options_.interceptors;
-  if (options_.credentials != nullptr) interceptors.push_back(CredentialsOf(options_, session_options_.authority, host_.empty() || IsLoopback(host_)));
+  if (options_.credentials != nullptr) {
+    const bool local = host_.empty() || (IsLoopback(host_) && std::all_of(listed_.begin(), listed_.end(), [](const auto& each) {
+                                           return each.is_loopback();
+                                         }));
+    interceptors.push_back(CredentialsOf(options_, session_options_.authority, local));
+  }
   if (!interceptors.empty()) {
     interceptors_ = std::make_shared<const std::vector<ClientInterceptor>>(std::move(interceptors));
   }
@@ -267,7 +273,7 @@ Task<void> Channel::Link::Connect(EventLoop& loop, std::string target, std::vect
 // ---------------------------------------------------------------------------------------------------- sessions
 
 Channel::Pinned::Pinned(Channel& channel) : loop_(channel.loop_), interceptors_(channel.interceptors_) {
-  channel.retired_.push_back(std::make_unique<Link>(channel, channel.loop_, std::vector<SocketAddress>(),
+  channel.retired_.push_back(std::make_unique<Link>(channel, channel.loop_, channel.listed_,
                                                     channel.options_.connect_timeout));
   link_ = channel.retired_.back().get();
   link_->pinned = this;
@@ -513,9 +519,9 @@ void Channel::MaybeResolve() {
   if (resolving_ || !resolve_wanted_) return;
   const MonotonicTime now = loop_.Time();
   if (now < resolve_not_before_) return;
-  if (host_.empty()) {
+  if (host_.empty() || !listed_.empty()) {
     resolve_wanted_ = false;
-    return UseAddresses({*SocketAddress::Parse(address_)});
+    return UseAddresses(listed_.empty() ? std::vector<SocketAddress>{*SocketAddress::Parse(address_)} : listed_);
   }
   interest_ = false;
   resolving_ = true;

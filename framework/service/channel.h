@@ -21,7 +21,8 @@
 // requests of more than 256 KiB and streams of requests once they were sent, and calls of a session. calls_moved
 //
 // Targets:   "dns:///host:port", "host:port", "ipv4:127.0.0.1:7400", "ipv6:[::1]:7400", "unix:/path", "unix:///path",
-//            "unix-abstract:name".
+//            "unix-abstract:name". Addresses may be several, "ipv4:10.0.0.1:7400,10.0.0.2:7400": like those of a name
+//            that has them all; certificates and authority go by the first.
 // Wire:      gRPC, so that any gRPC server may be at the other end; Troupe's own when the target begins with "troupe+",
 //            "troupe+dns:///host:port", or the options say so; over TLS what the server chooses of the two, its own
 //            first. Never by trial. Sessions with an order need Troupe's own.
@@ -229,7 +230,8 @@ class Channel final : public Caller, private internal::CallMover {
   TimerHandle retry_timer_;
   MonotonicTime retry_at_ = MonotonicTime::InfiniteFuture();
 
-  std::string host_, port_;  // of the address; "": it is a Unix socket
+  std::string host_, port_;             // of the address; "": it is a Unix socket
+  std::vector<SocketAddress> listed_;  // by the target, when it lists several; nobody is asked for others
   bool resolving_ = false;
   bool resolve_wanted_ = true;
   MonotonicTime resolve_began_at_;

@@ -460,6 +460,10 @@ TEST_F(InterceptorTest, CredentialsAreNotSentInClearTextUnlessToldTo) {
   EXPECT_THAT(Say("x"), StatusIs(absl::StatusCode::kUnauthenticated, HasSubstr("clear text")));
   EXPECT_THAT(TakeLog(), IsEmpty());
   EXPECT_EQ(channel().connections_made(), 0u);
+  // One of the addresses is not this machine's.
+  channel_ = std::make_unique<Channel>(loop_, "ipv4:127.0.0.1:7400,10.1.2.3:7400", options_);
+  EXPECT_THAT(Say("x"), StatusIs(absl::StatusCode::kUnauthenticated, HasSubstr("clear text")));
+  EXPECT_THAT(TakeLog(), IsEmpty());
   options_.credentials_in_clear_text = true;
   channel_ = std::make_unique<Channel>(loop_, target_, options_);
   EXPECT_EQ(Say("x").value(), "Bearer t");

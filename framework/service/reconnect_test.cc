@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/types/span.h"
 #include "echo/v1/echo.troupe.h"
 #include "gmock/gmock.h"
@@ -32,6 +33,7 @@ using ::echo::v1::EchoResponse;
 using ::echo::v1::EchoStub;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::troupe::testing::SimHost;
 using ::troupe::testing::SimWorld;
 using ::troupe::testing::StatusIs;
@@ -485,6 +487,33 @@ TEST_F(ReconnectTest, RoundRobinTakesTurns) {
     EXPECT_EQ(std::count(answers.begin(), answers.end(), name), 10) << name;
   }
   EXPECT_EQ(channel_->connections_made(), 3u);
+}
+
+TEST_F(ReconnectTest, ATargetThatListsAddressesIsLikeANameThatHasThem) {
+  std::vector<std::string> addresses;
+  for (const char* const name : {"a", "b", "c"}) {
+    Start(name);
+    addresses.push_back(SocketAddress::FromIp(Host(name).os().ips().front().host(), 7400)->ToString());
+  }
+  const std::string target = absl::StrCat("ipv4:", absl::StrJoin(addresses, ","));
+  Stop("a");
+  Open({}, target);
+  EXPECT_EQ(Say().value(), "b") << "the first that answers";
+  Open({.balancing = Balancing::kRoundRobin}, target);
+  EXPECT_OK(Say());
+  world_.RunFor(absl::Seconds(1));
+  std::vector<std::string> answers;
+  for (int i = 0; i < 20; ++i) answers.push_back(Say().value());
+  EXPECT_EQ(std::count(answers.begin(), answers.end(), "b"), 10);
+  EXPECT_EQ(std::count(answers.begin(), answers.end(), "c"), 10);
+  // What comes back is used again, and nobody was asked for addresses.
+  Start("a");
+  for (int i = 0; i < 100; ++i) {
+    answers.push_back(Say().value());
+    world_.RunFor(absl::Seconds(1));
+  }
+  EXPECT_GE(std::count(answers.begin(), answers.end(), "a"), 20);
+  EXPECT_THAT(resolves_, IsEmpty());
 }
 
 TEST_F(ReconnectTest, RoundRobinGoesOnWithThoseThatAreThere) {

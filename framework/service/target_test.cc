@@ -1,6 +1,7 @@
 #include "troupe/service/internal/target.h"
 
 #include <string>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -10,7 +11,9 @@ namespace troupe::internal {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::troupe::testing::StatusIs;
 
 struct Row {
@@ -63,7 +66,14 @@ constexpr Row kRows[] = {
     {"[::g]:5", nullptr, nullptr},
     {"ipv4:localhost:70", nullptr, nullptr},
     {"ipv4:[::1]:70", nullptr, nullptr},
-    {"ipv4:10.0.0.1:70,10.0.0.2:70", nullptr, nullptr},
+    {"ipv4:10.0.0.1:70,10.0.0.2:70", "10.0.0.1:70", nullptr},
+    {"ipv6:[::1]:70,[::2]:70,[::3]:71", "[::1]:70", nullptr},
+    {"ipv4:10.0.0.1:70,", nullptr, nullptr},
+    {"ipv4:,10.0.0.1:70", nullptr, nullptr},
+    {"ipv4:10.0.0.1:70,kv.internal:70", nullptr, nullptr},
+    {"ipv4:10.0.0.1:70,[::1]:70", nullptr, nullptr},
+    {"ipv4:10.0.0.1:70,10.0.0.2:0", nullptr, nullptr},
+    {"dns:///10.0.0.1:70,10.0.0.2:70", nullptr, nullptr},
     {"ipv6:127.0.0.1:70", nullptr, nullptr},
     {"ipv6:::1:70", nullptr, nullptr},
     {"dns:///", nullptr, nullptr},
@@ -88,6 +98,19 @@ TEST(ParseTarget, TakesTheFormsOfChannelHAndRefusesTheRestByName) {
         EXPECT_THAT(parsed, troupe::testing::IsOkAndHolds(std::string(wanted)));
       }
     }
+  }
+}
+
+TEST(ListedAddresses, AreThoseOfAListAndOfNothingElse) {
+  const auto listed = [](const char* target) {
+    std::vector<std::string> texts;
+    for (const SocketAddress& address : ListedAddresses(target)) texts.push_back(address.ToString());
+    return texts;
+  };
+  EXPECT_THAT(listed("ipv4:10.0.0.1:70,10.0.0.2:71"), ElementsAre("10.0.0.1:70", "10.0.0.2:71"));
+  EXPECT_THAT(listed("troupe+ipv6:[::1]:70,[::2]:70"), ElementsAre("[::1]:70", "[::2]:70"));
+  for (const char* const target : {"ipv4:10.0.0.1:70", "10.0.0.1:70", "unix:/a,b", "dns:///kv:70"}) {
+    EXPECT_THAT(listed(target), IsEmpty()) << target;
   }
 }
 

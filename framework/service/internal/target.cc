@@ -3,12 +3,14 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "troupe/base/socket_address.h"
 #include "troupe/base/status_macros.h"
@@ -72,6 +74,15 @@ absl::StatusOr<std::string> ParseHostPort(absl::string_view text, int family, Ta
   return std::string(text);
 }
 
+// Of several addresses the first, if all are good. Who listens lists targets.
+absl::StatusOr<std::string> ParseAddresses(absl::string_view list, int family, TargetUse use) {
+  if (use == TargetUse::kListen) return ParseHostPort(list, family, use);
+  for (const absl::string_view each : absl::StrSplit(list, ',')) {
+    RETURN_IF_ERROR(ParseHostPort(each, family, use).status());
+  }
+  return std::string(list.substr(0, list.find(',')));
+}
+
 absl::StatusOr<std::string> Parse(absl::string_view rest, TargetUse use) {
   if (use == TargetUse::kConnect) absl::ConsumePrefix(&rest, "troupe+");
   if (absl::StartsWith(rest, "unix:") || absl::StartsWith(rest, "unix-abstract:")) {
@@ -85,9 +96,8 @@ absl::StatusOr<std::string> Parse(absl::string_view rest, TargetUse use) {
     RETURN_IF_ERROR(SocketAddress::Parse(address).status());
     return address;
   }
-  // One address; several come with balancing.
-  if (absl::ConsumePrefix(&rest, "ipv4:")) return ParseHostPort(rest, AF_INET, use);
-  if (absl::ConsumePrefix(&rest, "ipv6:")) return ParseHostPort(rest, AF_INET6, use);
+  if (absl::ConsumePrefix(&rest, "ipv4:")) return ParseAddresses(rest, AF_INET, use);
+  if (absl::ConsumePrefix(&rest, "ipv6:")) return ParseAddresses(rest, AF_INET6, use);
   if (absl::ConsumePrefix(&rest, "dns:") && absl::ConsumePrefix(&rest, "//")) {
     const size_t slash = rest.find('/');
     if (slash == absl::string_view::npos) return Wanted("dns:///host:port");
@@ -104,6 +114,18 @@ absl::StatusOr<std::string> ParseTarget(absl::string_view target, TargetUse use)
   if (parsed.ok()) return parsed;
   return absl::InvalidArgumentError(
       absl::StrCat("target \"", absl::CEscape(target), "\": ", parsed.status().message()));
+}
+
+std::vector<SocketAddress> ListedAddresses(absl::string_view target) {
+  std::vector<SocketAddress> addresses;
+  absl::ConsumePrefix(&target, "troupe+");
+  if (!absl::ConsumePrefix(&target, "ipv4:") && !absl::ConsumePrefix(&target, "ipv6:")) return addresses;
+  for (const absl::string_view each : absl::StrSplit(target, ',')) {
+    absl::StatusOr<SocketAddress> address = SocketAddress::Parse(each);
+    if (address.ok()) addresses.push_back(*std::move(address));
+  }
+  if (addresses.size() < 2) addresses.clear();
+  return addresses;
 }
 
 }  // namespace troupe::internal

@@ -6,9 +6,11 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "troupe/base/socket_address.h"
 
 namespace troupe::internal {
 
@@ -18,8 +20,13 @@ enum class TargetUse : uint8_t {
 };
 
 // "host:port", "[v6]:port", "unix:/path" or "unix-abstract:name" for any form that channel.h lists. INVALID_ARGUMENT
-// names `target` and says what is wrong with it: whatever can be seen without asking a resolver.
+// names `target` and says what is wrong with it: whatever can be seen without asking a resolver. Of a list of addresses
+// to connect to it gives the first.
 absl::StatusOr<std::string> ParseTarget(absl::string_view target, TargetUse use);
+
+// The addresses of a target that lists several, "ipv4:10.0.0.1:7400,10.0.0.2:7400"; empty for any other.
+// REQUIRES: ParseTarget takes it.
+std::vector<SocketAddress> ListedAddresses(absl::string_view target);
 
 }  // namespace troupe::internal
 
