@@ -10,9 +10,14 @@ taken within a repetition and is above 1 where Troupe is the better one: cheaper
 
 import argparse
 import os
+import re
+import shutil
+import socket
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
 
 # Loaded machines are slow, but nothing here takes this long.
 _PROGRAM_SECONDS_MAX = 60
@@ -35,6 +40,10 @@ _LOOP_CASES = [
 _BYTES_CONNECTIONS = 16
 _BYTES_SIZES = [(64, "64 B"), (16 << 10, "16 KiB")]
 _CALLS_IN_FLIGHT = [1, 128]
+# (bytes, name, calls in flight), and the same of streams
+_GRPC_CALLS = [(8, "8 B", 1), (8, "8 B", 16), (8, "8 B", 128), (1 << 10, "1 KiB", 16), (64 << 10, "64 KiB", 16)]
+_GRPC_STREAMS = [(8, "8 B", 1), (8, "8 B", 16), (64 << 10, "64 KiB", 1)]
+_TLS_CALLS = [(8, "8 B", 1), (8, "8 B", 128), (64 << 10, "64 KiB", 16)]
 _IDLE_CONNECTIONS = 10_000
 
 
@@ -50,6 +59,7 @@ class Metric:
 
 _SERVER_CPU = Metric("server_us", "server CPU, us", 2)
 _PER_SECOND = Metric("per_s", "per second", 0, more_is_better=True)
+_LATENCIES = [Metric("p50_us", "p50, us", 1), Metric("p99_us", "p99, us", 1)]
 
 
 class Section:
@@ -80,6 +90,30 @@ def run(program, *args):
     return parse(done.stdout.decode())
 
 
+def system_program(name):
+    """Of the system."""
+    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
+    if found is None:
+        sys.exit(name + " is not installed: tools/setup")
+    return found
+
+
+def cpu_seconds(process):
+    """Of all threads of a process."""
+    return time.clock_gettime((~process << 3) | 2)
+
+
+def make_certificates(folder):
+    """A root, and a leaf for localhost: ca.pem, server.pem, server.key."""
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    leaf = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-CA", "ca.pem", "-CAkey", "ca.key"]
+    for argv in (
+        make + ["-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=benchmarks"],
+        make + ["-keyout", "server.key", "-out", "server.pem"] + leaf,
+    ):
+        subprocess.run(argv, cwd=folder, check=True, capture_output=True)
+
+
 class Servers:
     """Server programs, started when first asked for. Ends them when the `with` block ends."""
 
@@ -99,23 +133,39 @@ class Servers:
 
     def address(self, name, *args):
         """(port, process id)"""
-        if name not in self._running:
+        if (name, *args) not in self._running:
             process = subprocess.Popen([os.path.join(self._folder, name), *args], stdout=subprocess.PIPE)
-            self._running[name] = (process, None)
+            self._running[(name, *args)] = (process, None)
             port = int(parse(process.stdout.readline().decode())["port"])
-            self._running[name] = (process, port)
-        process, port = self._running[name]
+            self._running[(name, *args)] = (process, port)
+        process, port = self._running[(name, *args)]
         return port, process.pid
 
-    def end(self, name):
+    def nghttpd(self, folder):
+        """(port, process id) of nghttpd, which serves the files of a folder. It takes no free port by itself."""
+        if "nghttpd" not in self._running:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
+            command = [system_program("nghttpd"), "--no-tls", "--address=127.0.0.1", "--htdocs=" + folder, str(port)]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE)
+            self._running["nghttpd"] = (process, port)
+            listens = False
+            while not listens and process.poll() is None:
+                with socket.socket() as probe:
+                    listens = probe.connect_ex(("127.0.0.1", port)) == 0
+        process, port = self._running["nghttpd"]
+        return port, process.pid
+
+    def end(self, name, *args):
         """The next one that asks gets a new process, on another port."""
-        process, _ = self._running.pop(name)
+        process, _ = self._running.pop((name, *args))
         process.kill()
         process.wait()
         process.stdout.close()
 
 
-def sections(folder, servers, seconds):
+def sections(folder, scratch, servers, seconds):
     def loop_row(case, name):
         def measure(peer):
             return run(os.path.join(folder, "loop_" + peer), case)
@@ -139,10 +189,43 @@ def sections(folder, servers, seconds):
             _SERVER_CPU,
             Metric("client_us", "client CPU, us", 2),
             _PER_SECOND,
-            Metric("p50_us", "p50, us", 1),
-            Metric("p99_us", "p99, us", 1),
+            *_LATENCIES,
         ]
         return Row(f"{in_flight} in flight", metrics, measure)
+
+    # Troupe's client of gRPC's wire, and servers of either: what is compared is the servers.
+    def grpc_server(peer, *tls):
+        if peer == "troupe":
+            return servers.address("rpc_troupe", "server", *tls)
+        return servers.address("rpc_grpc", "server", peer, *tls)
+
+    def grpc_row(role, size, name, in_flight, *tls):
+        def measure(peer):
+            port, server = grpc_server(peer, *tls)
+            return run(os.path.join(folder, "rpc_troupe"), role, port, server, in_flight, seconds, size, *tls)
+
+        return Row(f"{name}, {in_flight} in flight", [_SERVER_CPU, _PER_SECOND, *_LATENCIES], measure)
+
+    # A client that is neither's.
+    def h2load_row(in_flight):
+        def measure(peer):
+            with open(os.path.join(scratch, "request"), "wb") as request:
+                request.write(b"\0\0\0\0\x0a" + b"\x0a\x08" + b"8 bytes.")  # what gRPC puts around an EchoRequest
+            port, server = servers.nghttpd(scratch) if peer == "nghttpd" else grpc_server(peer)
+            path = "request" if peer == "nghttpd" else "echo.v1.Echo/Echo"
+            before = cpu_seconds(server)
+            command = [system_program("h2load"), "--clients=1", f"--max-concurrent-streams={in_flight}"]
+            command += [f"--duration={max(1, round(seconds))}", "--data=" + os.path.join(scratch, "request")]
+            command += ["--header=content-type: application/grpc", "--header=te: trailers"]
+            command.append(f"http://127.0.0.1:{port}/{path}")
+            done = subprocess.run(command, stdout=subprocess.PIPE, timeout=_PROGRAM_SECONDS_MAX, check=True)
+            used = cpu_seconds(server) - before
+            said = done.stdout.decode()
+            good = int(re.search(r"(\d+) 2xx", said).group(1))
+            per_second = float(re.search(r"([\d.]+) req/s", said).group(1))
+            return {"server_us": used * 1e6 / good, "per_s": per_second}
+
+        return Row(f"{in_flight} in flight", [_SERVER_CPU, _PER_SECOND], measure)
 
     def idle_row(name, server_program, server_args, load, prefix=""):
         # A server of its own for each measurement: one that has had connections keeps memory for the next.
@@ -152,7 +235,7 @@ def sections(folder, servers, seconds):
                 role = "idle" if peer == "grpc" else prefix + "idle"
                 return run(os.path.join(folder, load(peer)), role, port, server, _IDLE_CONNECTIONS)
             finally:
-                servers.end(server_program + peer)
+                servers.end(server_program + peer, *server_args)
 
         return Row(name, [Metric("bytes_each", "server memory, B", 0)], measure)
 
@@ -164,6 +247,14 @@ def sections(folder, servers, seconds):
                 [rpc_row(in_flight) for in_flight in _CALLS_IN_FLIGHT]),
         Section("Unary calls of 8 bytes over TCP and gRPC's wire, one connection", ["troupe", "grpc"],
                 [rpc_row(in_flight, "grpc-") for in_flight in _CALLS_IN_FLIGHT]),
+        Section("Servers on gRPC's wire, one client for all: unary calls", ["troupe", "callback", "async", "sync"],
+                [grpc_row("grpc-client", *case) for case in _GRPC_CALLS]),
+        Section("Servers on gRPC's wire, one client for all: streamed messages", ["troupe", "callback"],
+                [grpc_row("grpc-stream", *case) for case in _GRPC_STREAMS]),
+        Section("Servers on gRPC's wire with TLS, one client for all: unary calls", ["troupe", "callback"],
+                [grpc_row("grpc-client", *case, scratch) for case in _TLS_CALLS]),
+        Section("Servers on gRPC's wire, h2load: unary calls of 8 bytes, and nghttpd's files of that size",
+                ["troupe", "callback", "nghttpd"], [h2load_row(in_flight) for in_flight in _CALLS_IN_FLIGHT]),
         Section(f"Each of {_IDLE_CONNECTIONS:,} idle connections", ["troupe", "asio"],
                 [idle_row("bytes", "bytes_", [], lambda _: "bytes_load")]),
         Section(f"Each of {_IDLE_CONNECTIONS:,} idle connections that made a call", ["troupe", "grpc"],
@@ -234,8 +325,9 @@ def main(argv):
     print(f"{machine()}; medians of {options.repetitions}. Above 1: Troupe is better.")
     folder = os.path.dirname(os.path.abspath(argv[0]))
     found = False
-    with Servers(folder) as servers:
-        for section in sections(folder, servers, options.seconds):
+    with tempfile.TemporaryDirectory(prefix="bench") as scratch, Servers(folder) as servers:
+        make_certificates(scratch)
+        for section in sections(folder, scratch, servers, options.seconds):
             names = [f"{section.title}: {row.name}" for row in section.rows]
             rows = [
                 row for row, name in zip(section.rows, names)
