@@ -193,8 +193,8 @@ GrpcCodec::GrpcCodec(const CodecOptions& options, GrpcOptions grpc, CodecEvents&
   if (options_.client) settings.push_back({NGHTTP2_SETTINGS_ENABLE_PUSH, 0});
   nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, settings.data(), settings.size());
   window_told_ = options_.call_credit_bytes;
-  nghttp2_session_set_local_window_size(session_, NGHTTP2_FLAG_NONE, 0,
-                                        static_cast<int32_t>(options_.connection_credit_bytes));
+  connection_window_ = options_.connection_credit_bytes;
+  nghttp2_session_set_local_window_size(session_, NGHTTP2_FLAG_NONE, 0, static_cast<int32_t>(connection_window_));
   Pump();
 }
 
@@ -214,6 +214,7 @@ GrpcCodec::Call& GrpcCodec::Add(CallId id, bool ours) {
   call->ours = ours;
   calls_.emplace(id, call);
   call->receive_credit = first_window_;
+  call->window = options_.call_credit_bytes;
   if (ours) ++calls_of_ours_;
   in_order_.PushBack(*call);
   return *call;
@@ -223,6 +224,7 @@ void GrpcCodec::Remove(Call& call) {
   DropWaiting(call);
   partial_bytes_ -= std::exchange(call.partial_capacity, 0);
   DropUnfinished(call);
+  growth_ -= call.window - options_.call_credit_bytes;
   if (call.ours) --calls_of_ours_;
   calls_.erase(call.id);
   if (call.assembly_bytes != 0 || !assembly_queue_.empty()) ReturnAssembly(call);
@@ -820,6 +822,12 @@ void GrpcCodec::AdjustWindows() {
   const uint32_t before = window();
   narrow_ = unfinished_bytes_ > (narrow_ ? most / 8 : most / 2);
   if (window() == before) return;
+  if (narrow_ && growth_ > 0) {
+    growth_ = 0;
+    for (Call& call : in_order_) {
+      call.window = options_.call_credit_bytes;
+    }
+  }
   window_told_ = window();
   const nghttp2_settings_entry entry = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, window()};
   nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, &entry, 1);
@@ -842,13 +850,14 @@ void GrpcCodec::ConsumeConnection(size_t bytes) {
   connection_owed_ += bytes;
   if (credit_paused_ || !dead_.ok() || connection_owed_ == 0) return;
   // Until the peer knows that its calls have narrow windows, there may be no end of it.
-  if (narrow_ && window_told_.has_value() && unfinished_bytes_ > UnfinishedMax()) return;
+  const size_t grown = static_cast<size_t>(connection_window_) - options_.connection_credit_bytes;
+  if (narrow_ && window_told_.has_value() && unfinished_bytes_ + grown > UnfinishedMax()) return;
   nghttp2_session_consume_connection(session_, std::exchange(connection_owed_, 0));
 }
 
 void GrpcCodec::GrantCall(Call& call) {
   if (credit_paused_ || !dead_.ok() || call.receive_done) return;
-  const auto window = static_cast<int64_t>(this->window());
+  const int64_t window = WindowOf(call);
   const auto held =
       static_cast<int64_t>(call.unread + call.prefix_bytes + (call.in_message ? kPrefixBytes + call.partial_size : 0));
   // And a byte of window for the end of the call: nghttp2, and with it Node, sends no end behind DATA without.
@@ -868,6 +877,25 @@ void GrpcCodec::GrantCall(Call& call) {
   if (grant <= 0 || (grant < window / 4 && !needed)) return;
   call.receive_credit += grant;
   nghttp2_submit_window_update(session_, NGHTTP2_FLAG_NONE, static_cast<int32_t>(call.id), static_cast<int32_t>(grant));
+}
+
+void GrpcCodec::GrowWindow(Call& call) {
+  if (narrow_ || credit_paused_ || !dead_.ok() || call.receive_done) return;
+  if (call.taken < call.window || call.unread > 0) return;
+  call.taken = 0;
+  const int64_t least = options_.call_credit_bytes, connection = options_.connection_credit_bytes;
+  const int64_t most = std::min<int64_t>(least * grpc_wire::kCallWindowsMost, grpc_wire::kWindowMost / 2);
+  const int64_t left =
+      std::min<int64_t>(connection * grpc_wire::kConnectionGrowthMost, grpc_wire::kWindowMost / 2 - connection) -
+      growth_;
+  const int64_t growth = std::min({call.window, most - call.window, left});
+  if (growth <= 0) return;
+  call.window += growth;
+  growth_ += growth;
+  // What comes for this call is no less for the others.
+  if (connection + growth_ <= connection_window_) return;
+  connection_window_ = connection + growth_;
+  nghttp2_session_set_local_window_size(session_, NGHTTP2_FLAG_NONE, 0, static_cast<int32_t>(connection_window_));
 }
 
 bool GrpcCodec::TakeAssembly(Call& call) {
@@ -919,6 +947,8 @@ void GrpcCodec::Consumed(CallId id, size_t bytes) {
   Call* call = Find(id);
   if (call == nullptr || call->over) return;
   call->unread -= std::min(bytes, call->unread);
+  call->taken += static_cast<int64_t>(bytes);
+  GrowWindow(*call);
   GrantCall(*call);
   if (!receiving_) Pump();
 }

@@ -6,6 +6,7 @@
 // What it holds for one connection, whatever the peer does:
 //   - nghttp2's session                          about 13 KiB, and tables of HPACK, 4 KiB each way
 //   - for each call the peer opened (calls_max)  call_credit_bytes of messages unread or incomplete, and its metadata
+//   - more of calls whose readers keep up        kConnectionGrowthMost * connection_credit_bytes in all
 //   - messages that are not whole                kAssemblyMessages * message_bytes_max in all, one more, and kNarrowWindow
 //                                                for each call. Senders of HTTP/2 take all streams in turn, so when much
 //                                                has begun, SETTINGS take back what was not asked for, and each call is
@@ -143,6 +144,8 @@ class GrpcCodec final : public Codec {
     std::unique_ptr<Head> head;  // of headers that are coming
     // Receiving: what the peer may still send, and what was delivered and not taken.
     int64_t receive_credit = 0;
+    int64_t window = 0;  // of it that may be open at a time
+    int64_t taken = 0;   // by the application since the window has grown
     size_t unread = 0;
     bool receive_done = false;     // the peer sends no more
     bool gzip = false;             // messages that say so are compressed
@@ -219,13 +222,17 @@ class GrpcCodec final : public Codec {
   void DropUnfinished(Call& call) {
     if (call.assembly_bytes == 0) unfinished_bytes_ -= call.partial_size;
   }
-  // What a call may send unasked.
+  // What a call may send unasked, and what one may whose reader keeps up.
   uint32_t window() const {
     return narrow_ ? std::min(grpc_wire::kNarrowWindow, options_.call_credit_bytes) : options_.call_credit_bytes;
   }
+  int64_t WindowOf(const Call& call) const { return narrow_ ? window() : call.window; }
   void AdjustWindows();
   void OnSettingsAck();
   void GrantCall(Call& call);
+  // Twice the window for a reader that has taken a whole one and left nothing lying: so a stream over a long link is not
+  // held to so many bytes a round trip.
+  void GrowWindow(Call& call);
   bool TakeAssembly(Call& call);
   void ReturnAssembly(Call& call);
 
@@ -294,6 +301,8 @@ class GrpcCodec final : public Codec {
   // Credit.
   bool credit_paused_ = false;
   size_t connection_owed_ = 0;
+  int64_t connection_window_ = 0;
+  int64_t growth_ = 0;  // of all calls' windows
   size_t assembly_in_use_ = 0;
   size_t unfinished_bytes_ = 0;
   std::vector<CallId> assembly_queue_;

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -20,6 +21,7 @@
 #include "troupe/rpc/metadata.h"
 #include "troupe/wire/codec.h"
 #include "troupe/wire/grpc/internal/gzip.h"
+#include "troupe/wire/grpc/limits.h"
 #include "troupe/wire/grpc/testing_peer.h"
 #include "troupe/wire/testing_end.h"
 
@@ -397,6 +399,113 @@ TEST_F(ServerAndBytes, RepliesArePackedOnlyForWhoUnpacksThem) {
   ASSERT_TRUE(codec().SendMessage(id, reply).ok());
   EXPECT_EQ(FramesOfType(server_->TakeFrames(), kDataFrame).front().payload[0], 0);
   codec().PackReplies(999);
+}
+
+// How much a peer that sends whatever it may has open for call `id`, when `rounds` windows have been sent and read.
+class GrowingWindows : public ServerAndBytes {
+ protected:
+  // As a peer of HTTP/2 counts.
+  struct Windows {
+    int64_t connection = 256 << 10;
+    std::map<uint32_t, int64_t> streams;
+  };
+  void Open(uint32_t id) {
+    server_->log_messages = false;
+    ASSERT_TRUE(server_->Receive(H2Bytes().Request(id, "/a.B/C")).ok());
+    windows_.streams[id] = 64 << 10;
+    Hear();
+  }
+  void Hear() {
+    const std::vector<SentFrame> frames = server_->TakeFrames();
+    for (const SentFrame& frame : FramesOfType(frames, kWindowUpdateFrame)) {
+      (frame.id == 0 ? windows_.connection : windows_.streams[frame.id]) += Number(frame.payload);
+    }
+    heard_settings_ = heard_settings_ || !FramesOfType(frames, kSettingsFrame).empty();
+  }
+  // Sends messages of 1 KiB as long as there is room.
+  void Fill(uint32_t id) {
+    const std::string message = Framed(std::string(1019, 'x'));
+    std::string bytes;
+    while (std::min(windows_.connection, windows_.streams[id]) >= 1024) {
+      bytes += H2Bytes().Data(id, message).str();
+      windows_.connection -= 1024;
+      windows_.streams[id] -= 1024;
+    }
+    ASSERT_TRUE(server_->Receive(absl::MakeConstSpan(bytes)).ok());
+    Hear();
+  }
+  Windows windows_;
+  bool heard_settings_ = false;
+};
+
+TEST_F(GrowingWindows, AReaderThatKeepsUpIsGrantedMoreUpToABound) {
+  Open(1);
+  for (int i = 0; i < 40; ++i) Fill(1);
+  EXPECT_GE(windows_.streams[1], 3 << 20);
+  EXPECT_LE(windows_.streams[1], 4 << 20);
+  EXPECT_GE(windows_.connection, 2 << 20);
+  Open(3);
+  Open(5);
+  for (int i = 0; i < 40; ++i) {
+    Fill(3);
+    Fill(5);
+  }
+  EXPECT_LE(windows_.streams[1] + windows_.streams[3] + windows_.streams[5], (4 << 20) + 3 * (64 << 10));
+  EXPECT_LE(windows_.connection, (4 << 20) + (256 << 10));
+  // What a call that ends had is there for others.
+  ASSERT_TRUE(server_->Receive(H2Bytes().Reset(1, 8)).ok());
+  for (int i = 0; i < 40; ++i) Fill(5);
+  EXPECT_GE(windows_.streams[5], 3 << 20);
+}
+
+TEST_F(GrowingWindows, AReaderThatLagsIsGrantedNoMoreThanAtFirst) {
+  Open(1);
+  server_->consume = false;
+  for (int i = 0; i < 40; ++i) {
+    Fill(1);
+    // Half of what lies there.
+    const size_t half = server_->unconsumed[1] / 2;
+    server_->unconsumed[1] -= half;
+    codec().Consumed(1, half);
+    Hear();
+  }
+  EXPECT_LE(windows_.streams[1] + static_cast<int64_t>(server_->unconsumed[1]), 64 << 10);
+}
+
+// What has begun and is not whole comes to half of what there is room for: no call may send more unasked then, and what
+// some had grown to is taken back.
+TEST_F(GrowingWindows, NothingGrowsAndNothingStaysGrownWhileWindowsAreNarrow) {
+  CodecOptions options = Server();
+  options.message_bytes_max = 1 << 20;
+  Restart(options);
+  Open(1);
+  for (int i = 0; i < 40; ++i) Fill(1);
+  ASSERT_GE(windows_.streams[1], 1 << 20);
+  const std::string half = Framed(std::string(100'000, 'x')).substr(0, 60'000);
+  for (uint32_t id = 3; id < 200 && !heard_settings_; id += 2) {
+    Open(id);
+    for (size_t at = 0; at < half.size(); at += 16'000) {
+      ASSERT_TRUE(server_->Receive(H2Bytes().Data(id, half.substr(at, 16'000))).ok());
+    }
+    windows_.connection -= static_cast<int64_t>(half.size());
+    Hear();
+  }
+  ASSERT_TRUE(heard_settings_);
+  ASSERT_TRUE(server_->Receive(H2Bytes().SettingsAck()).ok());
+  Hear();
+  windows_.streams[1] -= (64 << 10) - kNarrowWindow;
+  for (int i = 0; i < 40; ++i) Fill(1);
+  EXPECT_LE(windows_.streams[1], int64_t{kNarrowWindow});
+}
+
+TEST_F(GrowingWindows, NothingGrowsWhileCreditIsShort) {
+  Open(1);
+  Fill(1);
+  codec().PauseCredit();
+  for (int i = 0; i < 10; ++i) Fill(1);
+  codec().ResumeCredit();
+  Hear();
+  EXPECT_LE(windows_.streams[1], 128 << 10);
 }
 
 TEST_F(ServerAndBytes, ABombIsRefusedAndNotUnpacked) {

@@ -15,6 +15,10 @@ inline constexpr size_t kAssemblyMessages = 2;
 inline constexpr size_t kUnfinishedWindows = 32;
 // What a call may send unasked while what came of the others is half of that: the rest is granted call by call.
 inline constexpr uint32_t kNarrowWindow = 4 << 10;
+// What a call whose reader keeps up may be granted at the most, and all calls of a connection beyond what each is in any
+// case, in units of a call's and the connection's credit: 4 MiB each.
+inline constexpr int64_t kCallWindowsMost = 64;
+inline constexpr int64_t kConnectionGrowthMost = 16;
 inline constexpr size_t kContinuationsMax = 8;
 inline constexpr size_t kSettingsEntriesMax = 32;
 // SETTINGS of a peer that are its own affair; further ones are glitches.
