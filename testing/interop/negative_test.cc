@@ -326,7 +326,7 @@ TEST_F(NegativeTest, OneStreamAtATimeServesTenCalls) {
 // Megabytes of padding come with it, and count against the windows.
 TEST_F(NegativeTest, PaddingIsGivenBackAsCredit) {
   scene_.frame_bytes = 5;
-  scene_.response_bytes = 30'000;  // 1.6 MB with their padding
+  scene_.response_bytes = 314'159;  // 17 MB with their padding, of a message above its call's window
   scene_.padding = 255;
   for (int i = 0; i < 2; ++i) EXPECT_OK(LargeUnary());
 }

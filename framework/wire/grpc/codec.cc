@@ -178,7 +178,7 @@ GrpcCodec::GrpcCodec(const CodecOptions& options, GrpcOptions grpc, CodecEvents&
       events_(events),
       own_counters_(options.counters == nullptr ? std::make_unique<WireCounters>() : nullptr),
       counters_(options.counters == nullptr ? *own_counters_ : *options.counters),
-      blocks_(/*preface_bytes=*/options_.client ? 0 : NGHTTP2_CLIENT_MAGIC_LEN),
+      frames_(/*preface_bytes=*/options_.client ? 0 : NGHTTP2_CLIENT_MAGIC_LEN),
       resets_{.left = options_.resets_max, .most = options_.resets_max, .per_second = options_.resets_per_second},
       glitches_{
           .left = options_.glitches_max, .most = options_.glitches_max, .per_second = options_.glitches_per_second} {
@@ -415,39 +415,20 @@ absl::Status GrpcCodec::Die(absl::Status why) {
   if (!dead_.ok()) return dead_;
   dead_ = std::move(why);
   if (broken_) return dead_;  // nghttp2 has said so
-  // By hand: nghttp2 may be in no state to speak.
-  const absl::string_view debug = dead_.message().substr(0, grpc_wire::kShortMessageBytes);
-  const auto last = static_cast<uint32_t>(std::max(nghttp2_session_get_last_proc_stream_id(session_), 0));
-  const auto error = static_cast<uint32_t>(grpc_wire::GoAwayErrorOf(dead_));
-  const auto length = static_cast<uint32_t>(8 + debug.size());
-  const uint8_t frame[17] = {static_cast<uint8_t>(length >> 16),
-                             static_cast<uint8_t>(length >> 8),
-                             static_cast<uint8_t>(length),
-                             NGHTTP2_GOAWAY,
-                             0,
-                             0,
-                             0,
-                             0,
-                             0,
-                             static_cast<uint8_t>(last >> 24),
-                             static_cast<uint8_t>(last >> 16),
-                             static_cast<uint8_t>(last >> 8),
-                             static_cast<uint8_t>(last),
-                             static_cast<uint8_t>(error >> 24),
-                             static_cast<uint8_t>(error >> 16),
-                             static_cast<uint8_t>(error >> 8),
-                             static_cast<uint8_t>(error)};
-  output_.Append(absl::MakeConstSpan(reinterpret_cast<const char*>(frame), sizeof(frame)));
-  output_.Append(absl::MakeConstSpan(debug.data(), debug.size()));
+  WriteGoAway(static_cast<CallId>(std::max(nghttp2_session_get_last_proc_stream_id(session_), 0)),
+              grpc_wire::GoAwayErrorOf(dead_), dead_.message().substr(0, grpc_wire::kShortMessageBytes));
   return dead_;
 }
 
 absl::Status GrpcCodec::Receive(absl::Span<const char> bytes) {
   if (!dead_.ok()) return dead_;
   receiving_ = true;
-  blocks_.Pass(bytes);
-  const ssize_t taken =
-      nghttp2_session_mem_recv(session_, reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
+  ssize_t taken = 0;
+  while (!bytes.empty() && taken >= 0) {
+    const absl::Span<const char> told = frames_.Next(bytes);
+    if (told.empty()) break;
+    taken = nghttp2_session_mem_recv(session_, reinterpret_cast<const uint8_t*>(told.data()), told.size());
+  }
   // What came before a mistake still counts.
   for (size_t i = 0; i < notes_.size() && dead_.ok(); ++i) DealWith(i);
   notes_.clear();
@@ -475,6 +456,7 @@ absl::Status GrpcCodec::Receive(absl::Span<const char> bytes) {
   }
   notes_.clear();
   receiving_ = false;
+  ReturnPadding();
   TellDrained();
   if (!dead_.ok()) return dead_;
   if (!flood_.ok()) return Die(flood_);
@@ -528,11 +510,11 @@ void GrpcCodec::OnRequestHead(Call& call, Head& head, size_t index) {
   call.headers_done = true;
   if (!grpc_wire::IsGrpcContentType(head.content_type)) {
     if ((head.method == "GET" || head.method == "HEAD" || head.method == "POST") && head.path == "/") {
-      return AnswerPlain(call, 200, head.method == "HEAD" ? "" : "This is a server of gRPC, made with Troupe.\n");
+      return AnswerPlain(call, head, 200, "This is a server of gRPC, made with Troupe.\n");
     }
-    return AnswerPlain(call, 415, "expected content-type application/grpc\n");
+    return AnswerPlain(call, head, 415, "expected content-type application/grpc\n");
   }
-  if (head.method != "POST") return AnswerPlain(call, 405, "calls of gRPC are made by POST\n");
+  if (head.method != "POST") return AnswerPlain(call, head, 405, "calls of gRPC are made by POST\n");
   absl::Status refused = std::move(head.refused);
   if (!refused.ok()) counters_.metadata_refused.Add();
   if (refused.ok() && head.bad_timeout) refused = absl::InternalError("malformed grpc-timeout");
@@ -855,13 +837,23 @@ void GrpcCodec::ConsumeConnection(size_t bytes) {
   nghttp2_session_consume_connection(session_, std::exchange(connection_owed_, 0));
 }
 
+void GrpcCodec::ReturnPadding() {
+  uint32_t all = 0;
+  for (const auto& [id, bytes] : frames_.TakePadding()) {
+    all += bytes;
+    const bool goes_on = nghttp2_session_get_stream_remote_close(session_, static_cast<int32_t>(id)) == 0;
+    if (goes_on && dead_.ok() && !broken_) WriteWindowUpdate(id, bytes);
+  }
+  if (all > 0 && dead_.ok() && !broken_) WriteWindowUpdate(0, all);
+}
+
 void GrpcCodec::GrantCall(Call& call) {
   if (credit_paused_ || !dead_.ok() || call.receive_done) return;
   const int64_t window = WindowOf(call);
   const auto held =
       static_cast<int64_t>(call.unread + call.prefix_bytes + (call.in_message ? kPrefixBytes + call.partial_size : 0));
-  // And a byte of window for the end of the call: nghttp2, and with it Node, sends no end behind DATA without.
-  const auto missing = static_cast<int64_t>(call.in_message ? call.partial_total - call.partial_size + 1 : 0);
+  const auto missing =
+      static_cast<int64_t>(call.in_message ? call.partial_total - call.partial_size + grpc_wire::kWindowBehind : 0);
   int64_t allowed = window - held;
   bool needed = call.receive_credit < missing;
   if (needed && allowed < missing) {
@@ -873,7 +865,7 @@ void GrpcCodec::GrantCall(Call& call) {
     }
   }
   const int64_t grant = allowed - call.receive_credit;
-  // Smaller steps than half a window, since padding is given back in steps of that.
+  // Smaller steps than half a window cost more frames; larger ones a sender that waits.
   if (grant <= 0 || (grant < window / 4 && !needed)) return;
   call.receive_credit += grant;
   nghttp2_submit_window_update(session_, NGHTTP2_FLAG_NONE, static_cast<int32_t>(call.id), static_cast<int32_t>(grant));

@@ -48,7 +48,7 @@
 #include "troupe/wire/codec.h"
 #include "troupe/wire/counters.h"
 #include "troupe/wire/grpc/headers.h"
-#include "troupe/wire/grpc/internal/block_watch.h"
+#include "troupe/wire/grpc/internal/frame_watch.h"
 #include "troupe/wire/grpc/limits.h"
 
 namespace troupe {
@@ -96,7 +96,7 @@ class GrpcCodec final : public Codec {
   void ResumeCredit() override;
   void TimePassed(absl::Duration since_last) override;
   absl::Status ExpireStalled() override;
-  uint64_t unfinished() const override { return settings_received_ ? blocks_.open() : kPreface; }
+  uint64_t unfinished() const override { return settings_received_ ? frames_.open_block() : kPreface; }
   size_t TakeUnpackedBytes() override { return std::exchange(unpacked_bytes_, 0); }
   size_t open_calls() const override { return calls_.size(); }
   size_t held_bytes() const override { return waiting_bytes_ + partial_bytes_; }
@@ -214,10 +214,12 @@ class GrpcCodec final : public Codec {
   // Ends a call for what the peer did with it; both hear why.
   void Fail(Call& call, const absl::Status& why);
   // As a web server would.
-  void AnswerPlain(Call& call, int http_status, absl::string_view text);
+  void AnswerPlain(Call& call, const Head& head, int http_status, absl::string_view text);
 
   // ---- credit
   void ConsumeConnection(size_t bytes);
+  // At once, and without nghttp2, which knows of no padding.
+  void ReturnPadding();
   size_t UnfinishedMax() const;
   void DropUnfinished(Call& call) {
     if (call.assembly_bytes == 0) unfinished_bytes_ -= call.partial_size;
@@ -237,6 +239,10 @@ class GrpcCodec final : public Codec {
   void ReturnAssembly(Call& call);
 
   // ---- sending
+  // Behind all that nghttp2 has said, and by hand: it may be in no state to speak, or is not to know.
+  void WriteFrame(uint8_t type, CallId id, absl::string_view payload);
+  void WriteWindowUpdate(CallId id, uint32_t bytes);
+  void WriteGoAway(CallId last, grpc_wire::Http2Error error, absl::string_view debug);
   // Lets nghttp2 write what it may.
   void Pump();
   static nghttp2_data_source_read_callback Provider();
@@ -277,7 +283,7 @@ class GrpcCodec final : public Codec {
   std::string debug_;    // nghttp2's last word on what was wrong
   bool broken_ = false;  // nghttp2 has ended the connection for it
 
-  grpc_wire::BlockWatch blocks_;
+  grpc_wire::FrameWatch frames_;
   mutable size_t unpacked_bytes_ = 0;
   std::vector<Note> notes_;
   bool receiving_ = false;

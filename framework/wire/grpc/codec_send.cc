@@ -73,6 +73,30 @@ GrpcCodec::Call* GrpcCodec::FindToSend(CallId id) const {
   return call == nullptr || call->send_done || call->over ? nullptr : call;
 }
 
+void GrpcCodec::WriteFrame(uint8_t type, CallId id, absl::string_view payload) {
+  char header[9];
+  StoreSize(header, payload.size() << 8);  // three bytes
+  header[3] = static_cast<char>(type);
+  header[4] = 0;
+  StoreSize(header + 5, id);
+  output_.Append(absl::MakeConstSpan(header));
+  output_.Append(absl::MakeConstSpan(payload.data(), payload.size()));
+}
+
+void GrpcCodec::WriteWindowUpdate(CallId id, uint32_t bytes) {
+  char payload[4];
+  StoreSize(payload, bytes);
+  WriteFrame(NGHTTP2_WINDOW_UPDATE, id, absl::string_view(payload, sizeof(payload)));
+  ++caused_unsent_;
+}
+
+void GrpcCodec::WriteGoAway(CallId last, Http2Error error, absl::string_view debug) {
+  char fixed[8];
+  StoreSize(fixed, last);
+  StoreSize(fixed + 4, static_cast<uint32_t>(error));
+  WriteFrame(NGHTTP2_GOAWAY, 0, absl::StrCat(absl::string_view(fixed, sizeof(fixed)), debug));
+}
+
 // ---------------------------------------------------------------- nghttp2 writes
 
 void GrpcCodec::Pump() {
@@ -467,14 +491,18 @@ void GrpcCodec::SendReply(CallId id, const MessageLite* message, const absl::Sta
   if (call != nullptr && !call->outbox.empty()) call->room_wanted = true;
 }
 
-void GrpcCodec::AnswerPlain(Call& call, int http_status, absl::string_view text) {
+void GrpcCodec::AnswerPlain(Call& call, const Head& head, int http_status, absl::string_view text) {
+  // Of the same length as for GET, and not sent (RFC 9110, section 9.3.2).
+  const bool whole = head.method != "HEAD";
   call.plain_http = true;
   call.send_done = true;
   call.headers_sent = true;
-  call.outbox.Append(absl::MakeConstSpan(text.data(), text.size()));
-  waiting_bytes_ += text.size();
   ++caused_unsent_;
   Glitch();
+  if (whole) {
+    call.outbox.Append(absl::MakeConstSpan(text.data(), text.size()));
+    waiting_bytes_ += text.size();
+  }
   const std::string status = absl::StrCat(http_status), length = absl::StrCat(text.size());
   HeaderList headers;
   headers.Add(":status", status);
@@ -482,7 +510,8 @@ void GrpcCodec::AnswerPlain(Call& call, int http_status, absl::string_view text)
   headers.Add("content-length", length);
   nghttp2_data_provider provider = {};
   provider.read_callback = Provider();
-  nghttp2_submit_response(session_, static_cast<int32_t>(call.id), headers.data(), headers.size(), &provider);
+  nghttp2_submit_response(session_, static_cast<int32_t>(call.id), headers.data(), headers.size(),
+                          whole ? &provider : nullptr);
 }
 
 size_t GrpcCodec::WaitingBytes(CallId id) const {

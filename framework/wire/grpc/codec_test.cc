@@ -322,6 +322,27 @@ TEST_F(ServerAndBytes, AWebBrowserGetsAnAnswer) {
   EXPECT_EQ(codec().open_calls(), 0u);
 }
 
+// RFC 9110, section 9.3.2.
+TEST_F(ServerAndBytes, HeadHasTheHeadersOfGetAndNoBody) {
+  for (const absl::string_view path : {"/", "/x"}) {
+    std::vector<SentFrame> frames[2];
+    for (const int i : {0, 1}) {
+      Restart(Server());
+      const HeaderFields fields = {{":method", i == 0 ? "GET" : "HEAD"},
+                                   {":scheme", "http"},
+                                   {":path", std::string(path)},
+                                   {":authority", "kv.test"}};
+      ASSERT_TRUE(server_->Receive(H2Bytes().Headers(1, fields, kEndStream)).ok());
+      frames[i] = server_->TakeFrames();
+      EXPECT_EQ(codec().open_calls(), 0u);
+    }
+    ASSERT_THAT(frames[0], SizeIs(2));
+    ASSERT_THAT(frames[1], SizeIs(1));
+    EXPECT_EQ(frames[0][0].payload, frames[1][0].payload);
+    EXPECT_EQ(frames[1][0].flags & kEndStream, kEndStream);
+  }
+}
+
 TEST_F(ServerAndBytes, AnotherContentTypeIsRefusedAsHttpDoes) {
   HeaderFields fields = RequestFields("/a.B/C");
   fields.back() = {"content-type", "application/json"};
@@ -506,6 +527,95 @@ TEST_F(GrowingWindows, NothingGrowsWhileCreditIsShort) {
   codec().ResumeCredit();
   Hear();
   EXPECT_LE(windows_.streams[1], 128 << 10);
+}
+
+// A peer that pads, and counts its windows as the RFC says.
+class PaddedWindows : public ServerAndBytes {
+ protected:
+  void Open(uint32_t id) {
+    server_->log_messages = false;
+    ASSERT_TRUE(server_->Receive(H2Bytes().Request(id, "/a.B/C")).ok());
+    stream_ = 64 << 10;
+    Hear();
+  }
+  void Hear() {
+    for (const SentFrame& frame : FramesOfType(server_->TakeFrames(), kWindowUpdateFrame)) {
+      (frame.id == 0 ? connection_ : stream_) += Number(frame.payload);
+    }
+  }
+  // False: there is no window for it.
+  bool Send(uint32_t id, absl::string_view data, size_t padding) {
+    const auto size = static_cast<int64_t>(data.size() + 1 + padding);
+    if (std::min(stream_, connection_) < size) return false;
+    EXPECT_TRUE(server_->Receive(H2Bytes().PaddedData(id, data, padding)).ok());
+    stream_ -= size;
+    connection_ -= size;
+    Hear();
+    return true;
+  }
+  int64_t connection_ = 256 << 10;
+  int64_t stream_ = 0;
+};
+
+// gRPC's interop case data_frame_padding, and for messages that are larger than their call's window.
+TEST_F(PaddedWindows, PaddingNeverStopsACallWhoseMessageIsAwaited) {
+  uint32_t id = 1;
+  for (const size_t size : {1000, 65'000, 300'000, 4 << 20}) {
+    for (const size_t padding : {0, 1, 100, 255}) {
+      Open(id);
+      const std::string message = Framed(std::string(size - 5, 'x'));
+      const size_t piece = size > 65'000 ? 500 : 5;
+      bool sent = true;
+      for (size_t at = 0; at < size && sent; at += piece) {
+        sent = Send(id, absl::string_view(message).substr(at, piece), padding);
+        ASSERT_TRUE(sent) << at << " of " << size << ", padded by " << padding;
+      }
+      EXPECT_GT(stream_, 0) << "and a window is left for the end";
+      ASSERT_TRUE(server_->Receive(H2Bytes().Data(id, "", kEndStream)).ok());
+      Hear();
+      id += 2;
+    }
+  }
+  EXPECT_EQ(server_->counters().messages_received.value(), 16u);
+}
+
+// Whatever has been padded, the peer may send what its windows say and not a byte more.
+TEST_F(PaddedWindows, PaddingLeavesWindowsAsTheyWere) {
+  server_->consume = false;
+  for (const bool beyond : {false, true}) {
+    Restart(Server());
+    server_->consume = false;
+    connection_ = 256 << 10;
+    Open(1);
+    const int64_t before = stream_;
+    const std::string message = Framed(std::string(11, 'm'));
+    for (size_t padding = 0; padding <= 255; ++padding) ASSERT_TRUE(Send(1, message, padding));
+    EXPECT_EQ(stream_, before - 256 * 16) << "messages are not read, and padding takes nothing";
+    std::string rest;
+    while (stream_ >= 16'005) ASSERT_TRUE(Send(1, Framed(std::string(15'990, 'm')), 4));
+    rest = Framed(std::string(static_cast<size_t>(stream_) - 5 + (beyond ? 1 : 0), 'm'));
+    ASSERT_TRUE(server_->Receive(H2Bytes().Data(1, rest)).ok());
+    const std::vector<SentFrame> resets = FramesOfType(server_->TakeFrames(), kResetFrame);
+    ASSERT_THAT(resets, SizeIs(beyond ? 1 : 0));
+    if (beyond) {
+      EXPECT_EQ(Number(resets[0].payload), 3u);  // FLOW_CONTROL_ERROR
+    }
+  }
+}
+
+TEST_F(PaddedWindows, PaddingOfAStreamThatIsOverGivesBackTheConnectionsWindow) {
+  Open(1);
+  ASSERT_TRUE(server_->Receive(H2Bytes().Reset(1, 8)).ok());
+  Hear();
+  const int64_t before = stream_;
+  for (int i = 0; i < 10'000; ++i) {
+    connection_ -= 256;
+    ASSERT_TRUE(server_->Receive(H2Bytes().PaddedData(1, "", 255)).ok()) << i;
+    Hear();
+    server_->codec().TimePassed(absl::Milliseconds(100));
+  }
+  EXPECT_EQ(connection_, 256 << 10);
+  EXPECT_EQ(stream_, before) << "of a stream that is over nothing is said";
 }
 
 TEST_F(ServerAndBytes, ABombIsRefusedAndNotUnpacked) {

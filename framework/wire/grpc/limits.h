@@ -19,6 +19,9 @@ inline constexpr uint32_t kNarrowWindow = 4 << 10;
 // case, in units of a call's and the connection's credit: 4 MiB each.
 inline constexpr int64_t kCallWindowsMost = 64;
 inline constexpr int64_t kConnectionGrowthMost = 16;
+// What is granted beyond a message that is awaited: nghttp2, and with it Node, sends no end of a call behind DATA without
+// a byte of window, and who pads every frame needs room for the padding of the last.
+inline constexpr size_t kWindowBehind = 1 + 256;
 inline constexpr size_t kContinuationsMax = 8;
 inline constexpr size_t kSettingsEntriesMax = 32;
 // SETTINGS of a peer that are its own affair; further ones are glitches.

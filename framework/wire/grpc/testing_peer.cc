@@ -73,6 +73,13 @@ H2Bytes& H2Bytes::Settings(const std::vector<std::pair<uint16_t, uint32_t>>& ent
   return Frame(kSettingsFrame, 0, 0, payload);
 }
 
+H2Bytes& H2Bytes::PaddedData(uint32_t id, absl::string_view bytes, size_t padding, uint8_t flags) {
+  std::string payload(1, static_cast<char>(padding));
+  payload.append(bytes.data(), bytes.size());
+  payload.append(padding, '\0');
+  return Frame(kDataFrame, static_cast<uint8_t>(flags | kPadded), id, payload);
+}
+
 H2Bytes& H2Bytes::Reset(uint32_t id, uint32_t error) {
   std::string payload;
   AppendNumber(payload, error, 4);

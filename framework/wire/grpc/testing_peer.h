@@ -6,6 +6,7 @@
 #ifndef TROUPE_WIRE_GRPC_TESTING_PEER_H_
 #define TROUPE_WIRE_GRPC_TESTING_PEER_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -35,6 +36,7 @@ enum Http2FrameType : uint8_t {
 };
 inline constexpr uint8_t kEndStream = 1;
 inline constexpr uint8_t kEndHeaders = 4;
+inline constexpr uint8_t kPadded = 8;
 inline constexpr uint8_t kAckFlag = 1;
 
 // Literal fields without indexing (RFC 7541, section 6.2.2).
@@ -64,6 +66,7 @@ class H2Bytes {
     return Request(id, path).Data(id, Framed(message), kEndStream);
   }
   H2Bytes& Data(uint32_t id, absl::string_view bytes, uint8_t flags = 0) { return Frame(kDataFrame, flags, id, bytes); }
+  H2Bytes& PaddedData(uint32_t id, absl::string_view bytes, size_t padding, uint8_t flags = 0);
   H2Bytes& Reset(uint32_t id, uint32_t error);
   H2Bytes& Ping(uint64_t opaque, uint8_t flags = 0);
   H2Bytes& GoAway(uint32_t last, uint32_t error, absl::string_view debug = "");
