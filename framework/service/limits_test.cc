@@ -1171,6 +1171,27 @@ TEST(LimitsOfServers, PeerConnectionsMax) {
   }
 }
 
+TEST_F(LimitsTest, WhoIsShortOfMemorySaysSoToClientsOfGrpc) {
+  options_.wire = Wire::kGrpc;
+  options_.server.memory_bytes_max = 1 << 20;
+  limits().call_credit_bytes = 2 << 20;
+  limits().connection_credit_bytes = 4 << 20;
+  script_.collect = [](Reader<echo::v1::CollectRequest> reader, echo::v1::CollectResponse&, Call&) {
+    return ReadNothing(reader);
+  };
+  auto stranger = NewStranger();
+  FrameBytes bytes = FrameBytes().Preface().Open(1, 0, kCollect);
+  for (int i = 0; i < 20; ++i) bytes.Message(1, std::string(60000, 'x'));
+  static_cast<void>(Say(*stranger, bytes));
+  ASSERT_TRUE(service().server().memory().full());
+  EXPECT_THAT(service().Run(service().stub().Echo(Request("honest"))).status(),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("short of memory")));
+  EXPECT_EQ(counters().memory.calls_refused.value(), 1u);
+  stranger.reset();
+  service().Advance(absl::Seconds(1));
+  ExpectHonestClientServed();
+}
+
 TEST_F(LimitsTest, MemoryBytesMax) {
   options_.server.memory_bytes_max = 1 << 20;
   options_.server.health = false;

@@ -169,7 +169,9 @@ void GrpcCodec::NoteSent(const nghttp2_frame& frame) {
   switch (frame.hd.type) {
     case NGHTTP2_HEADERS:
     case NGHTTP2_DATA:
+      // Who is being answered has reason to ask whether we are there.
       since_ping_ = absl::InfiniteDuration();
+      ping_strikes_ = 0;
       if (end_stream && !options_.client) over_.push_back(id);
       break;
     case NGHTTP2_PING:
@@ -454,6 +456,7 @@ void GrpcCodec::SendEnd(Call& call, const absl::Status& status, const Metadata* 
     HeaderList headers;
     headers.Add(":status", "200");
     headers.Add("content-type", "application/grpc");
+    headers.Add("grpc-accept-encoding", "identity,gzip");
     for (const auto& [name, value] : fields) headers.Add(name, value);
     nghttp2_submit_response(session_, static_cast<int32_t>(call.id), headers.data(), headers.size(), nullptr);
   }

@@ -34,6 +34,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
+using ::testing::Pair;
 using ::testing::SizeIs;
 using ::testing::StartsWith;
 using wire_testing::Encoded;
@@ -163,6 +164,20 @@ TEST_P(TwoEnds, ARefusalSaysThatTheCallWasNotStarted) {
   client_.TakeLog();
   ASSERT_TRUE(Carry().ok());
   EXPECT_THAT(client_.TakeLog(), ElementsAre(AllOf(StartsWith("reset 1 UNAVAILABLE"), HasSubstr("(not started)"))));
+}
+
+TEST_P(TwoEnds, WhoHasTooLittleSaysSo) {
+  const auto request = Value("r");
+  server_.on_call = [&](IncomingCall& call) {
+    absl::Status refused = absl::ResourceExhaustedError("short of memory");
+    refused.SetPayload(kNotStartedPayload, absl::Cord());
+    server_.codec().Reset(call.id, refused);
+  };
+  server_.listen = false;
+  client_.Start("/a.B/C", &request);
+  client_.TakeLog();
+  ASSERT_TRUE(Carry().ok());
+  EXPECT_THAT(client_.TakeLog(), ElementsAre("end 1 RESOURCE_EXHAUSTED: short of memory"));
 }
 
 TEST_P(TwoEnds, AnErrorOfTheServerTravelsAsStatusWhileItCan) {
@@ -398,13 +413,12 @@ TEST_F(ServerAndBytes, PackedMessagesAreUnpacked) {
 TEST_F(ServerAndBytes, RepliesArePackedOnlyForWhoUnpacksThem) {
   const auto reply = Value(std::string(5000, 'z'));
   uint32_t id = 1;
-  for (const auto& [accepts, packed] : std::vector<std::pair<HeaderFields, bool>>{
-           {{}, false},
-           {{{"grpc-accept-encoding", "identity"}}, false},
-           {{{"grpc-accept-encoding", "identity,deflate, gzip"}}, true},
-           {{{"grpc-accept-encoding", "gzipped"}}, false}}) {
-    ASSERT_TRUE(
-        server_->Receive(H2Bytes().Request(id, "/a.B/C", accepts).Data(id, Framed("m"), kEndStream)).ok());
+  for (const auto& [accepts, packed] :
+       std::vector<std::pair<HeaderFields, bool>>{{{}, false},
+                                                  {{{"grpc-accept-encoding", "identity"}}, false},
+                                                  {{{"grpc-accept-encoding", "identity,deflate, gzip"}}, true},
+                                                  {{{"grpc-accept-encoding", "gzipped"}}, false}}) {
+    ASSERT_TRUE(server_->Receive(H2Bytes().Request(id, "/a.B/C", accepts).Data(id, Framed("m"), kEndStream)).ok());
     codec().PackReplies(id);
     codec().SendReply(id, &reply, absl::OkStatus(), nullptr);
     const std::vector<SentFrame> data = FramesOfType(server_->TakeFrames(), kDataFrame);
@@ -656,6 +670,21 @@ TEST_F(ServerAndBytes, PackingThatWasNotAnnouncedOrIsUnknownIsRefused) {
           .ok());
   EXPECT_THAT(server_->TakeLog(), IsEmpty());
   EXPECT_THAT(FramesOfType(server_->TakeFrames(), kHeadersFrame), SizeIs(2));
+  // With what is understood.
+  Restart(Server());
+  ASSERT_TRUE(server_->Receive(H2Bytes().Request(1, "/a.B/C", {{"grpc-encoding", "snappy"}}, kEndStream)).ok());
+  EXPECT_THAT(FieldsOf(server_->TakeFrames().at(0).payload),
+              AllOf(Contains(Pair("grpc-status", "12")), Contains(Pair("grpc-accept-encoding", "identity,gzip"))));
+}
+
+TEST_F(ServerAndBytes, AnAnswerBeforeTheRequestHasEndedAsksForNoMore) {
+  ASSERT_TRUE(server_->Receive(H2Bytes().Request(1, "/a.B/C")).ok());
+  codec().SendReply(1, nullptr, absl::OkStatus(), nullptr);
+  const std::vector<SentFrame> frames = server_->TakeFrames();
+  ASSERT_THAT(frames, SizeIs(2));
+  EXPECT_TRUE(IsFrame(frames[0], kHeadersFrame, 1));
+  EXPECT_TRUE(IsFrame(frames[1], kResetFrame, 1));
+  EXPECT_EQ(Number(frames[1].payload), 0u);  // NO_ERROR
 }
 
 TEST_F(ServerAndBytes, ALengthBeyondTheLimitIsRefusedBeforeAnythingIsHeld) {
@@ -780,9 +809,7 @@ TEST_F(ServerAndBytes, ResetsThatItMakesUsSendEndTheConnection) {
       {"data behind the end", [](uint32_t id) { return H2Bytes().Call(id, "/a.B/C", "m").Data(id, Framed("m")); }},
       {"headers behind the end", [](uint32_t id) { return H2Bytes().Call(id, "/a.B/C", "m").Request(id, "/a.B/C"); }},
       {"trailers that do not end",
-       [](uint32_t id) {
-         return H2Bytes().Request(id, "/a.B/C").Headers(id, {{"x", "y"}});
-       }},
+       [](uint32_t id) { return H2Bytes().Request(id, "/a.B/C").Headers(id, {{"x", "y"}}); }},
       {"a priority of the wrong size",
        [](uint32_t id) { return H2Bytes().Request(id, "/a.B/C").Frame(kPriorityFrame, 0, id, "four"); }},
       {"a priority that depends on itself",
@@ -792,15 +819,10 @@ TEST_F(ServerAndBytes, ResetsThatItMakesUsSendEndTheConnection) {
        }},
       {"a reset of the wrong size",
        [](uint32_t id) { return H2Bytes().Request(id, "/a.B/C").Frame(kResetFrame, 0, id, "abc"); }},
-      {"a field in capitals",
-       [](uint32_t id) {
-         return H2Bytes().Request(id, "/a.B/C", {{"Key", "v"}});
-       }},
+      {"a field in capitals", [](uint32_t id) { return H2Bytes().Request(id, "/a.B/C", {{"Key", "v"}}); }},
       {"a pseudo-field twice", [](uint32_t id) { return H2Bytes().Request(id, "/a.B/C", twice); }},
       {"a connection-specific field",
-       [](uint32_t id) {
-         return H2Bytes().Request(id, "/a.B/C", {{"connection", "x"}});
-       }},
+       [](uint32_t id) { return H2Bytes().Request(id, "/a.B/C", {{"connection", "x"}}); }},
       {"more data than was announced",
        [](uint32_t id) {
          return H2Bytes().Request(id, "/a.B/C", {{"content-length", "1"}}).Data(id, Framed("more than that"));
@@ -810,9 +832,7 @@ TEST_F(ServerAndBytes, ResetsThatItMakesUsSendEndTheConnection) {
          return H2Bytes().Request(id, "/a.B/C", {{"content-length", "100"}}).Data(id, Framed("m"), kEndStream);
        }},
       {"no path",
-       [](uint32_t id) {
-         return H2Bytes().Headers(id, {{":method", "POST"}, {":scheme", "http"}}, kEndStream);
-       }},
+       [](uint32_t id) { return H2Bytes().Headers(id, {{":method", "POST"}, {":scheme", "http"}}, kEndStream); }},
   };
   for (const Mistake& mistake : mistakes) {
     SCOPED_TRACE(mistake.what);
@@ -998,6 +1018,17 @@ TEST_F(ServerAndBytes, PingsTooOftenEndTheConnectionWithTheWordsThatGrpcKnows) {
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(server_->counters().ping_floods.value(), 1u);
   EXPECT_THAT(server_->TakeFrames().back().payload, HasSubstr("too_many_pings"));
+}
+
+TEST_F(ServerAndBytes, WhatIsSaidOfACallForgivesPings) {
+  for (uint32_t id = 1; id < 100; id += 2) {
+    for (int i = 0; i < 3; ++i) ASSERT_TRUE(server_->Receive(H2Bytes().Ping(7)).ok()) << id;
+    ASSERT_TRUE(server_->Receive(H2Bytes().Call(id, "/a.B/C", "m")).ok());
+    codec().SendReply(id, nullptr, absl::OkStatus(), nullptr);
+    server_->TakeOutput();
+  }
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(server_->Receive(H2Bytes().Ping(7)).ok());
+  EXPECT_FALSE(server_->Receive(H2Bytes().Ping(7)).ok());
 }
 
 TEST_F(ServerAndBytes, AnswersThatAreNotReadEndTheConnection) {
@@ -1198,10 +1229,10 @@ TEST_F(ClientAndBytes, ACallThatIsResetForTheServersMistakeHasEnded) {
   HeaderFields wrong_name = Ok(), wrong_value = Ok();
   wrong_name.push_back({"X", "v"});
   wrong_value.push_back({"x", "a\nb"});
-  const H2Bytes mistakes[] = {
-      H2Bytes().Headers(1, wrong_name), H2Bytes().Headers(1, wrong_value, kEndStream),
-      H2Bytes().Headers(1, Ok()).Headers(1, {{"grpc-status", "0"}, {"X", "v"}}, kEndStream),
-      H2Bytes().Headers(1, {{"content-type", "application/grpc"}}), H2Bytes().WindowUpdate(1, 0x7fffffff)};
+  const H2Bytes mistakes[] = {H2Bytes().Headers(1, wrong_name), H2Bytes().Headers(1, wrong_value, kEndStream),
+                              H2Bytes().Headers(1, Ok()).Headers(1, {{"grpc-status", "0"}, {"X", "v"}}, kEndStream),
+                              H2Bytes().Headers(1, {{"content-type", "application/grpc"}}),
+                              H2Bytes().WindowUpdate(1, 0x7fffffff)};
   for (const H2Bytes& mistake : mistakes) {
     CodecEnd client(Client());
     ASSERT_TRUE(client.Receive(H2Bytes().Settings().SettingsAck()).ok());

@@ -170,7 +170,9 @@ absl::Status StatusOfReset(uint32_t error) {
 }
 
 Http2Error ResetErrorOf(const absl::Status& why) {
-  if (why.GetPayload(kNotStartedPayload).has_value()) return Http2Error::kRefusedStream;
+  // Who has too little is told so: REFUSED_STREAM would be UNAVAILABLE, and sent again at once.
+  const bool not_started = why.GetPayload(kNotStartedPayload).has_value();
+  if (not_started && !absl::IsResourceExhausted(why)) return Http2Error::kRefusedStream;
   switch (why.code()) {
     case absl::StatusCode::kOk:
       return Http2Error::kNoError;

@@ -1,5 +1,8 @@
 #include "troupe/wire/grpc/testing_peer.h"
 
+#include <nghttp2/nghttp2.h>
+#include <sys/types.h>
+
 #include <algorithm>
 
 #include "absl/strings/match.h"
@@ -35,6 +38,26 @@ std::string HeaderBlock(const HeaderFields& fields) {
     AppendText(block, value);
   }
   return block;
+}
+
+HeaderFields FieldsOf(absl::string_view block) {
+  nghttp2_hd_inflater* inflater = nullptr;
+  CHECK_EQ(nghttp2_hd_inflate_new(&inflater), 0);
+  HeaderFields fields;
+  int flags = 0;
+  while ((flags & NGHTTP2_HD_INFLATE_FINAL) == 0) {
+    nghttp2_nv field;
+    flags = 0;
+    const ssize_t taken = nghttp2_hd_inflate_hd2(
+        inflater, &field, &flags, reinterpret_cast<const uint8_t*>(block.data()), block.size(), /*in_final=*/1);
+    CHECK_GE(taken, 0) << "malformed";
+    block.remove_prefix(static_cast<size_t>(taken));
+    if ((flags & NGHTTP2_HD_INFLATE_EMIT) == 0) continue;
+    fields.emplace_back(std::string(reinterpret_cast<const char*>(field.name), field.namelen),
+                        std::string(reinterpret_cast<const char*>(field.value), field.valuelen));
+  }
+  nghttp2_hd_inflate_del(inflater);
+  return fields;
 }
 
 std::string Framed(absl::string_view message, bool packed) {

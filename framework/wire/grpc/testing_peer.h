@@ -41,6 +41,8 @@ inline constexpr uint8_t kAckFlag = 1;
 
 // Literal fields without indexing (RFC 7541, section 6.2.2).
 std::string HeaderBlock(const HeaderFields& fields);
+// What the first block of a connection says.
+HeaderFields FieldsOf(absl::string_view block);
 // A message with its head of five bytes.
 std::string Framed(absl::string_view message, bool packed = false);
 HeaderFields RequestFields(absl::string_view path, const HeaderFields& more = {});
