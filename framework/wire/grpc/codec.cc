@@ -93,6 +93,11 @@ struct GrpcCodecCallbacks {
                                 TextOf(value, value_size));
     return 0;
   }
+  // nghttp2 would leave such a field out; RFC 9113, section 8.2.1, calls the whole malformed.
+  static int OnInvalidHeader(nghttp2_session*, const nghttp2_frame*, const uint8_t*, size_t, const uint8_t*, size_t,
+                             uint8_t, void*) noexcept {
+    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+  }
   static int OnData(nghttp2_session*, uint8_t, int32_t stream_id, const uint8_t* data, size_t size,
                     void* user_data) noexcept {
     Codec(user_data).NoteData(static_cast<CallId>(stream_id),
@@ -134,6 +139,7 @@ struct GrpcCodecCallbacks {
       nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, OnInvalidFrame);
       nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, OnHeadersBegin);
       nghttp2_session_callbacks_set_on_header_callback(callbacks, OnHeader);
+      nghttp2_session_callbacks_set_on_invalid_header_callback(callbacks, OnInvalidHeader);
       nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, OnData);
       nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, OnStreamClosed);
       nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, OnFrameSent);
