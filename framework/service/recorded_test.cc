@@ -1,7 +1,8 @@
-// How this test works: a session with all four kinds of call is recorded between a real client and a real server. Then
-// each byte of what the client said is changed, and each prefix of it cut off, and told to a new connection of the same
+// How this test works: a session with all four kinds of call, metadata, statuses and packed messages is recorded between a
+// real client and a real server, of either wire. Then each byte of what the client said is changed, and each prefix of it cut off, and told to a new connection of the same
 // server, which ends in end of file or in a stall; and what the server said, in the same ways, to a new client. Either is
 // a right answer or a clean error: every call ends, nothing is left behind, and the next connection works.
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -10,6 +11,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "echo/v1/echo.troupe.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -17,6 +19,7 @@
 #include "troupe/net/memory_transport.h"
 #include "troupe/net/protocol.h"
 #include "troupe/net/transport.h"
+#include "troupe/rpc/compression.h"
 #include "troupe/service/server.h"
 #include "troupe/service/session.h"
 #include "troupe/service/testing_actor.h"
@@ -53,6 +56,7 @@ using Status = Script::Status;
 Status Echo(const EchoRequest& request, EchoResponse& response, Call& call) {
   call.initial_metadata().Add("first", "1");
   call.trailers().Add("last", "2");
+  call.set_compression(request.message().size() > 100 ? Compression::kGzip : Compression::kNone);
   response.set_message(request.message());
   if (request.message() == "fail") co_return absl::NotFoundError("no such thing");
   co_return absl::OkStatus();
@@ -96,6 +100,10 @@ Task<std::vector<std::string>> Talk(EchoStub echo) {
   Reply<EchoResponse> reply = echo.Echo(request, options);
   request.set_message("fail");
   Reply<EchoResponse> failing = echo.Echo(request, options);
+  CallOptions packing = options;
+  packing.compression = Compression::kGzip;
+  request.set_message(std::string(150, 'z'));
+  Reply<EchoResponse> packed = echo.Echo(request, packing);
   ExpandRequest count;
   count.set_count(3);
   auto expand = echo.Expand(count, options);
@@ -114,6 +122,8 @@ Task<std::vector<std::string>> Talk(EchoStub echo) {
   outcomes.push_back(replied.ok() ? replied->message() : replied.status().ToString());
   absl::StatusOr<EchoResponse> failed = co_await failing;
   outcomes.push_back(failed.ok() ? failed->message() : failed.status().ToString());
+  absl::StatusOr<EchoResponse> unpacked = co_await packed;
+  outcomes.push_back(unpacked.ok() ? absl::StrCat(unpacked->message().size(), " bytes") : unpacked.status().ToString());
   ExpandResponse expanded;
   int messages = 0;
   while (true) {
@@ -191,7 +201,18 @@ class Replayer final : public Protocol {
   Transport* transport_ = nullptr;
 };
 
-class RecordedTest : public ::testing::Test {
+// Whether HTTP/2 could read it: whole frames, and none longer than anybody has allowed.
+bool IsWholeFrames(absl::string_view bytes) {
+  while (bytes.size() >= 9) {
+    const auto byte = [&bytes](size_t i) { return static_cast<size_t>(static_cast<uint8_t>(bytes[i])); };
+    const size_t length = byte(0) << 16 | byte(1) << 8 | byte(2);
+    if (length > 16384 || bytes.size() - 9 < length) return false;
+    bytes.remove_prefix(9 + length);
+  }
+  return bytes.empty();
+}
+
+class RecordedTest : public ::testing::TestWithParam<Wire> {
  protected:
   RecordedTest() : service_(Options(), std::ref(script_)) {
     script_.echo = &Echo;
@@ -206,6 +227,7 @@ class RecordedTest : public ::testing::Test {
   }
   static InProcessOptions Options() {
     InProcessOptions options;
+    options.wire = GetParam();
     options.server.limits.idle_timeout = absl::Minutes(5);
     options.server.limits.keepalive_time = absl::Hours(2);
     return options;
@@ -213,6 +235,8 @@ class RecordedTest : public ::testing::Test {
   static SessionOptions ClientOptions() {
     SessionOptions options;
     options.limits = PatientLimits();
+    options.wire = GetParam();
+    options.authority = "echo.test";
     return options;
   }
 
@@ -225,8 +249,8 @@ class RecordedTest : public ::testing::Test {
     Relay::Join(*to_client, *to_server);
     MemoryPair first = MakeMemoryPair(service_.loop(), client.MakeProtocol(), std::move(to_client));
     MemoryPair second = MakeMemoryPair(service_.loop(), std::move(to_server), service_.server().NewConnection());
-    EXPECT_THAT(service_.Run(Talk(EchoStub(client))),
-                ElementsAre("hello", "NOT_FOUND: no such thing", "3 messages, OK", "2 parts", "2 heard, OK"));
+    EXPECT_THAT(service_.Run(Talk(EchoStub(client))), ElementsAre("hello", "NOT_FOUND: no such thing", "150 bytes",
+                                                                  "3 messages, OK", "2 parts", "2 heard, OK"));
     // As it is while the session lives: what says good-bye is not recorded.
     client_said_whole_ = client_said_;
     server_said_whole_ = server_said_;
@@ -252,7 +276,11 @@ class RecordedTest : public ::testing::Test {
       if (ends) stranger.HalfClose();
       service_.RunUntilIdle();
       // Whatever it was told, what the server says is frames.
-      ASSERT_THAT(stranger.TakeFrames(), Each(Not(EndsWith(" malformed")))) << what;
+      if (GetParam() == Wire::kGrpc) {
+        ASSERT_TRUE(IsWholeFrames(stranger.received())) << what;
+      } else {
+        ASSERT_THAT(stranger.TakeFrames(), Each(Not(EndsWith(" malformed")))) << what;
+      }
       service_.Advance(ends ? absl::Minutes(1) : absl::Minutes(7));
       if (ends) {
         ASSERT_TRUE(stranger.ended()) << what;
@@ -268,7 +296,7 @@ class RecordedTest : public ::testing::Test {
         std::make_unique<Session>(service_.loop(), Session::Role::kClient, ClientOptions(), nullptr, counters);
     MemoryPair pair = MakeMemoryPair(service_.loop(), client->MakeProtocol(), std::make_unique<Replayer>(bytes, ends));
     const std::vector<std::string> outcomes = service_.Run(Talk(EchoStub(*client)));
-    ASSERT_EQ(outcomes.size(), 5u) << what;
+    ASSERT_EQ(outcomes.size(), 6u) << what;
     client->Close(absl::OkStatus());
     service_.Advance(absl::Minutes(1));
     ASSERT_TRUE(client->ended()) << what;
@@ -276,8 +304,8 @@ class RecordedTest : public ::testing::Test {
     ASSERT_THAT(service_.TakeReports(), IsEmpty()) << what;
   }
   void ExpectNextConnectionWorks() {
-    EXPECT_THAT(service_.Run(Talk(service_.stub())),
-                ElementsAre("hello", "NOT_FOUND: no such thing", "3 messages, OK", "2 parts", "2 heard, OK"));
+    EXPECT_THAT(service_.Run(Talk(service_.stub())), ElementsAre("hello", "NOT_FOUND: no such thing", "150 bytes",
+                                                                 "3 messages, OK", "2 parts", "2 heard, OK"));
     service_.client().Close(absl::OkStatus());
     service_.Advance(absl::Minutes(1));
   }
@@ -288,7 +316,9 @@ class RecordedTest : public ::testing::Test {
   std::string client_said_whole_, server_said_whole_;
 };
 
-TEST_F(RecordedTest, ServerBearsEveryPrefix) {
+INSTANTIATE_TEST_SUITE_P(Wires, RecordedTest, ::testing::Values(Wire::kNative, Wire::kGrpc));
+
+TEST_P(RecordedTest, ServerBearsEveryPrefix) {
   for (size_t size = 0; size <= client_said_whole_.size() && !HasFatalFailure(); ++size) {
     for (const bool ends : {true, false}) {
       TellServer(client_said_whole_.substr(0, size), ends, absl::StrCat(size, " bytes, ", ends ? "end" : "stall"));
@@ -298,7 +328,7 @@ TEST_F(RecordedTest, ServerBearsEveryPrefix) {
   EXPECT_EQ(service_.server().counters().format_errors.value(), 0u);
 }
 
-TEST_F(RecordedTest, ServerBearsEveryByteChanged) {
+TEST_P(RecordedTest, ServerBearsEveryByteChanged) {
   for (size_t at = 0; at < client_said_whole_.size() && !HasFatalFailure(); ++at) {
     for (const int change : {0x01, 0x10, 0x80, 0xff}) {
       std::string bytes = client_said_whole_;
@@ -312,7 +342,7 @@ TEST_F(RecordedTest, ServerBearsEveryByteChanged) {
   EXPECT_GT(service_.server().counters().format_errors.value(), 100u);
 }
 
-TEST_F(RecordedTest, ClientBearsEveryPrefix) {
+TEST_P(RecordedTest, ClientBearsEveryPrefix) {
   for (size_t size = 0; size <= server_said_whole_.size() && !HasFatalFailure(); ++size) {
     for (const bool ends : {true, false}) {
       TellClient(server_said_whole_.substr(0, size), ends, absl::StrCat(size, " bytes, ", ends ? "end" : "stall"));
@@ -321,7 +351,7 @@ TEST_F(RecordedTest, ClientBearsEveryPrefix) {
   ExpectNextConnectionWorks();
 }
 
-TEST_F(RecordedTest, ClientBearsEveryByteChanged) {
+TEST_P(RecordedTest, ClientBearsEveryByteChanged) {
   for (size_t at = 0; at < server_said_whole_.size() && !HasFatalFailure(); ++at) {
     for (const int change : {0x01, 0x10, 0x80, 0xff}) {
       std::string bytes = server_said_whole_;
