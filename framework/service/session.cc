@@ -850,8 +850,9 @@ CallEvents* Session::OnCall(IncomingCall& incoming) {
         absl::UnimplementedError(absl::StrCat("this server has no method ", incoming.path.substr(0, 200))), nullptr);
     return nullptr;
   }
-  // A session that has begun may go on to an end of its order, as long as the drain lasts.
-  if ((draining_ && OrdersAllowAnEnd()) || state_ != State::kOpen) {
+  // A session that has begun may go on to an end of its order, as long as the drain lasts. Over HTTP/2 what comes here has
+  // crossed the first GOAWAY, and the second will name it: not every client sends a refused call again (gRPC C++ 1.51).
+  if ((draining_ && wire_ == Wire::kNative && OrdersAllowAnEnd()) || state_ != State::kOpen) {
     counters_.calls_refused_draining.Add();
     codec_->Reset(incoming.id, NotStarted(absl::UnavailableError("the server is shutting down")));
     return nullptr;
