@@ -49,9 +49,11 @@ constexpr uint32_t kForgottenPart = 64;
 // come is not more than unsent_bytes_max; and after so many times that, even then.
 constexpr absl::Duration kReplyOverdue = absl::Milliseconds(5);
 constexpr uint32_t kRepliesLongOverdue = 200;
-// So much input is taken at once where messages may be packed, and where they are.
+// So much input of HTTP/2 is taken at once, and so much where messages are packed.
 constexpr size_t kPieceBytes = 16 << 10;
 constexpr size_t kPackedPieceBytes = 4 << 10;
+// What is behind a piece waits for the next turn when those before it took so long. Bytes do not tell what they cost.
+constexpr absl::Duration kInputTurn = absl::Microseconds(500);
 // Calls wait so long for others to give up what their requests occupy.
 constexpr absl::Duration kRequestsOverdue = absl::Seconds(5);
 constexpr absl::Duration kProbeRarely = absl::Minutes(6);
@@ -278,10 +280,17 @@ void Session::Receive(absl::Span<const char> data) {
 void Session::TakeIn(absl::Span<const char> data) {
   absl::Status received;
   taking_in_ = true;
+  MonotonicTime began = MonotonicTime::InfiniteFuture();
   try {
     while (received.ok() && !data.empty() && state_ == State::kOpen) {
+      bool over = false;
+      if (began.is_infinite()) {
+        began = loop_.Time();
+      } else {
+        over = loop_.Time() - began >= kInputTurn;
+      }
       // Calls that wait for something else than their turn may need what comes.
-      if (unpacks_ && (TurnIsOver() || MayStartPending())) {
+      if (over || (unpacks_ && (TurnIsOver() || MayStartPending()))) {
         counters_.reads_delayed.Add();
         held_input_.assign(data.data(), data.size());
         transport_->PauseReading();

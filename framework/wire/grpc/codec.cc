@@ -91,7 +91,7 @@ struct GrpcCodecCallbacks {
                       const uint8_t* value, size_t value_size, uint8_t, void* user_data) noexcept {
     Codec(user_data).NoteHeader(static_cast<CallId>(frame->hd.stream_id), TextOf(name, name_size),
                                 TextOf(value, value_size));
-    return 0;
+    return Codec(user_data).flood_.ok() ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
   }
   // nghttp2 would leave such a field out; RFC 9113, section 8.2.1, calls the whole malformed.
   static int OnInvalidHeader(nghttp2_session*, const nghttp2_frame*, const uint8_t*, size_t, const uint8_t*, size_t,
@@ -279,10 +279,15 @@ void GrpcCodec::NoteFrame(const nghttp2_frame& frame) {
       }
       break;
     case NGHTTP2_RST_STREAM:
-      if (!options_.client) {
-        counters_.resets_received.Add();
-        CountReset();
+      if (options_.client) break;
+      // Of a call that was answered meanwhile: its caller could not know.
+      if (const Call* call = Find(id); call == nullptr || call->over) {
+        counters_.late_frames.Add();
+        Glitch();
+        break;
       }
+      counters_.resets_received.Add();
+      CountReset();
       break;
     case NGHTTP2_SETTINGS:
       if (ack) {
@@ -353,6 +358,9 @@ void GrpcCodec::NoteHeader(CallId id, absl::string_view name, absl::string_view 
     return;
   }
   head.bytes += name.size() + value.size() + Metadata::kEntryOverheadBytes;
+  if (head.bytes / grpc_wire::kHeadersBeyond > options_.metadata_bytes_max) {
+    return Flood(counters_.glitch_floods, "headers that become far more than is taken");
+  }
   if (!head.refused.ok()) return;
   // Nothing is decoded that stands beyond the limit: a reference of one byte to HPACK's table may be 4 KiB to decode.
   if (head.bytes > options_.metadata_bytes_max) return Refuse(head);
@@ -522,7 +530,10 @@ void GrpcCodec::OnRequestHead(Call& call, Head& head, size_t index) {
   }
   if (head.method != "POST") return AnswerPlain(call, head, 405, "calls of gRPC are made by POST\n");
   absl::Status refused = std::move(head.refused);
-  if (!refused.ok()) counters_.metadata_refused.Add();
+  if (!refused.ok()) {
+    counters_.metadata_refused.Add();
+    CountReset();
+  }
   if (refused.ok() && head.bad_timeout) refused = absl::InternalError("malformed grpc-timeout");
   if (refused.ok() && !head.encoding.empty() && head.encoding != "identity" && head.encoding != "gzip") {
     refused = absl::UnimplementedError(

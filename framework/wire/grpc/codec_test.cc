@@ -773,6 +773,64 @@ TEST_F(ServerAndBytes, AMalformedTimeoutIsRefused) {
 
 // ---- what a peer may not do for long
 
+// Its caller could not know that it had been answered.
+TEST_F(ServerAndBytes, AResetOfACallThatWasAnsweredIsNone) {
+  CodecOptions options = Server();
+  options.resets_max = 3;
+  options.resets_per_second = 0;
+  Restart(options);
+  const auto reply = Value("x");
+  for (uint32_t i = 0; i < 50; ++i) {
+    const uint32_t id = 2 * i + 1;
+    // Of a call that has sent all, and of one that has not.
+    H2Bytes call = H2Bytes().Request(id, "/a.B/C");
+    if (i % 2 == 0) call.Data(id, Framed("x"), grpc_wire::kEndStream);
+    ASSERT_TRUE(server_->Receive(call).ok());
+    server_->codec().SendReply(id, &reply, absl::OkStatus(), nullptr);
+    server_->TakeOutput();
+    ASSERT_TRUE(server_->Receive(H2Bytes().Reset(id, 8)).ok()) << i;
+  }
+  EXPECT_EQ(server_->counters().resets_received.value(), 0u);
+  EXPECT_EQ(server_->counters().late_frames.value(), 50u);
+  // But not for ever.
+  absl::Status status;
+  int resets = 0;
+  for (; status.ok() && resets < 100'000; ++resets) status = server_->Receive(H2Bytes().Reset(1, 8));
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(server_->counters().glitch_floods.value(), 1u);
+}
+
+// A byte says again what is four thousand to decode.
+TEST_F(ServerAndBytes, HeadersThatBecomeFarMoreThanIsTakenAreNotReadToTheirEnd) {
+  std::string block = HeaderBlock(RequestFields("/a.B/C"));
+  block += "\x40\x01" "a" "\x7f\x81\x1e" + std::string(3968, 'v') + std::string(12'000, '\xbe');
+  const absl::Status status = server_->Receive(H2Bytes().Frame(kHeadersFrame, kEndHeaders, 1, block));
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(server_->counters().glitch_floods.value(), 1u);
+  EXPECT_THAT(server_->TakeLog(), IsEmpty());
+  const std::vector<SentFrame> frames = server_->TakeFrames();
+  ASSERT_FALSE(frames.empty());
+  EXPECT_TRUE(IsFrame(frames.back(), kGoAwayFrame, 0));
+}
+
+TEST_F(ServerAndBytes, MetadataThatIsRefusedCountsAsAReset) {
+  CodecOptions options = Server();
+  options.resets_max = 10;
+  options.resets_per_second = 0;
+  Restart(options);
+  HeaderFields large = {{"x", std::string(8100, 'v')}, {"y", std::string(7000, 'v')}};
+  for (int i = 0; i < 50; ++i) large.push_back({absl::StrCat("x-", i), "v"});
+  absl::Status status;
+  int calls = 0;
+  while (status.ok() && calls < 100) {
+    const auto id = static_cast<uint32_t>(2 * calls++ + 1);
+    status = server_->Receive(H2Bytes().Request(id, "/a.B/C", large));
+  }
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(calls, 11);
+  EXPECT_EQ(server_->counters().reset_floods.value(), 1u);
+}
+
 TEST_F(ServerAndBytes, RapidResetEndsTheConnection) {
   CodecOptions options = Server();
   options.resets_max = 10;

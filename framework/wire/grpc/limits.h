@@ -24,6 +24,8 @@ inline constexpr int64_t kConnectionGrowthMost = 16;
 inline constexpr size_t kWindowBehind = 1 + 256;
 inline constexpr size_t kContinuationsMax = 8;
 inline constexpr size_t kSettingsEntriesMax = 32;
+// A block of headers that comes to more than so many times metadata_bytes_max is read no further.
+inline constexpr size_t kHeadersBeyond = 16;
 // SETTINGS of a peer that are its own affair; further ones are glitches.
 inline constexpr uint32_t kSettingsFree = 4;
 // What nghttp2 may make of our headers: metadata, percent-encoded texts, a status's details.
