@@ -1,5 +1,6 @@
 #include "services/kv/async_store.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -51,6 +52,11 @@ absl::Status ForCaller(const absl::Status& status) {
   return absl::UnavailableError(status.message());
 }
 
+size_t BytesOf(const Mutation& mutation) { return mutation.key.size() + (mutation.value ? mutation.value->size() : 0); }
+
+// Who uses the store so seldom that others may have all of a commit.
+constexpr absl::Duration kSharedFor = absl::Seconds(1);
+
 size_t RowsOf(const absl::StatusOr<Entry>&) { return 1; }
 size_t RowsOf(const absl::StatusOr<ListPage>& page) { return 1 + (page.ok() ? page->looked_at : 0); }
 size_t RowsOf(const absl::StatusOr<ChangesPage>& page) { return 1 + (page.ok() ? page->looked_at : 0); }
@@ -95,6 +101,7 @@ struct AsyncStore::Write {
   Promise<absl::StatusOr<std::vector<SharedChange>>> promise;
   std::vector<Mutation> mutations;  // those that are made have been moved from
   size_t bytes = 0;
+  size_t most = 0;  // mutations that this commit may make
   // Set by the worker: what came of the first mutations, and why it goes no further.
   std::vector<SharedChange> made;
   absl::Status failure;
@@ -151,11 +158,15 @@ class AsyncStore::Turn final : public troupe::Work {
     if (status.ok()) return;
     for (const std::unique_ptr<Write>& write : asked_for) write->failure = ForCaller(status);
   }
+  // Its last mutation that this commit may make, and one.
+  static size_t Behind(const Write& write) {
+    return write.made.size() + std::min(write.most, write.mutations.size() - write.made.size());
+  }
   // Commits as much of it as one commit takes.
   absl::Status Make(absl::Span<const std::unique_ptr<Write>> asked_for) {
     std::vector<Mutation> some;
     for (const std::unique_ptr<Write>& write : asked_for) {
-      for (size_t i = write->made.size(); i < write->mutations.size(); ++i) {
+      for (size_t i = write->made.size(); i < Behind(*write); ++i) {
         if (some.size() < options_.commit.mutations_max) some.push_back(std::move(write->mutations[i]));
       }
     }
@@ -164,7 +175,8 @@ class AsyncStore::Turn final : public troupe::Work {
     if (made > 0) ++commits;
     size_t next = 0;
     for (const std::unique_ptr<Write>& write : asked_for) {
-      for (size_t i = write->made.size(); i < write->mutations.size() && next < some.size(); ++i, ++next) {
+      const size_t behind = Behind(*write);
+      for (size_t i = write->made.size(); i < behind && next < some.size(); ++i, ++next) {
         Mutation& mutation = some[next];
         if (next >= made) {
           write->mutations[i] = std::move(mutation);
@@ -223,6 +235,7 @@ AsyncStore::Caller::~Caller() {
     Took(*write);
     write->promise.SetValueUnlessCancelled(gone);
   }
+  if (store_.last_asker_ == this) store_.last_asker_ = nullptr;
   if (store_.turn_ == nullptr) return;
   // The worker does not look at whose they are.
   for (const std::unique_ptr<Read>& read : store_.turn_->reads) {
@@ -299,6 +312,7 @@ Future<absl::StatusOr<Result>> AsyncStore::Caller::Ask(absl::StatusOr<Result> (*
     read->Fail(store_.Refuse("reads"));
     return future;
   }
+  store_.Asks(*this);
   store_.reading_callers_ = callers;
   ++store_.reads_;
   ++reads_;
@@ -332,7 +346,7 @@ Future<absl::StatusOr<std::vector<SharedChange>>> AsyncStore::Caller::Apply(std:
   absl::Status valid;
   for (const Mutation& mutation : mutations) {
     if (valid.ok()) valid = store_.rules().Validate(mutation);
-    write->bytes += mutation.key.size() + (mutation.value ? mutation.value->size() : 0);
+    write->bytes += BytesOf(mutation);
   }
   const AsyncStoreOptions& options = store_.options_;
   const size_t callers = store_.writing_callers_ + (changes_ == 0 ? 1 : 0);
@@ -346,6 +360,7 @@ Future<absl::StatusOr<std::vector<SharedChange>>> AsyncStore::Caller::Apply(std:
     return future;
   }
   write->mutations = std::move(mutations);
+  store_.Asks(*this);
   store_.writing_callers_ = callers;
   store_.mutations_ += write->mutations.size();
   store_.mutation_bytes_ += write->bytes;
@@ -409,21 +424,60 @@ void AsyncStore::FillReads(Turn& turn, troupe::IntrusiveList<Caller, Tag>& line)
   }
 }
 
+void AsyncStore::Asks(const Caller& caller) {
+  if (last_asker_ != nullptr && last_asker_ != &caller) shared_until_ = loop_.Time() + kSharedFor;
+  last_asker_ = &caller;
+}
+
+size_t AsyncStore::InItsPart(const Caller& caller) const {
+  const Write& write = *caller.writes_.front();
+  const size_t left = write.mutations.size() - write.made.size();
+  if (loop_.Time() >= shared_until_) return left;
+  const size_t mutations_max = std::max<size_t>(1, options_.commit.mutations_max / options_.shared_part);
+  const size_t bytes_max = options_.commit.bytes_max / options_.shared_part;
+  size_t some = 0, bytes = caller.part_bytes_;
+  while (some < left && caller.part_mutations_ + some < mutations_max) {
+    bytes += BytesOf(write.mutations[write.made.size() + some]);
+    if (bytes > bytes_max && caller.part_mutations_ + some > 0) break;
+    ++some;
+  }
+  return some;
+}
+
 void AsyncStore::FillWrites(Turn& turn) {
+  troupe::IntrusiveList<Caller, InWrites> had_their_part;
   size_t mutations = 0, bytes = 0;
   while (!writing_.empty() && mutations < options_.commit.mutations_max && bytes < options_.commit.bytes_max) {
     Caller& caller = writing_.PopFront();
+    if (caller.writes_.front()->promise.cancelled()) {
+      counters_.cancelled.Add();
+      caller.Took(*caller.writes_.front());
+      caller.writes_.pop_front();
+      caller.LineUp();
+      continue;
+    }
+    const size_t some = InItsPart(caller);
+    if (some == 0 && caller.part_mutations_ > 0) {
+      had_their_part.PushBack(caller);
+      continue;
+    }
     std::unique_ptr<Write> write = std::move(caller.writes_.front());
     caller.writes_.pop_front();
-    caller.LineUp();
-    if (write->promise.cancelled()) {
-      counters_.cancelled.Add();
-      caller.Took(*write);
-    } else {
-      mutations += write->mutations.size() - write->made.size();
-      bytes += write->bytes;
-      turn.writes.push_back(std::move(write));
-    }
+    write->most = some;
+    size_t some_bytes = 0;
+    for (size_t i = 0; i < some; ++i) some_bytes += BytesOf(write->mutations[write->made.size() + i]);
+    mutations += some;
+    bytes += some_bytes;
+    caller.part_mutations_ += some;
+    caller.part_bytes_ += some_bytes;
+    const bool whole = write->made.size() + some == write->mutations.size();
+    turn.writes.push_back(std::move(write));
+    // What is left of it goes before what follows.
+    if (whole) caller.LineUp();
+  }
+  while (!had_their_part.empty()) writing_.PushBack(had_their_part.PopFront());
+  for (const std::unique_ptr<Write>& write : turn.writes) {
+    write->caller->part_mutations_ = write->caller->part_bytes_ = 0;
   }
 }
 
@@ -522,7 +576,10 @@ void AsyncStore::Deliver(Turn& turn) {
   }
   for (const std::unique_ptr<Write>& write : turn.writes) {
     if (write == nullptr) continue;
-    if (write->caller != nullptr) write->caller->Took(*write);
+    if (write->caller != nullptr) {
+      write->caller->Took(*write);
+      write->caller->LineUp();  // what follows one of which this was a part
+    }
     if (write->failure.ok()) {
       write->promise.SetValueUnlessCancelled(std::move(write->made));
     } else {

@@ -7,7 +7,9 @@
 //               one: a get waits for the one scan or commit that is under way, never for those behind it. Within a turn
 //               callers are served one by one, an answer each before anyone has a second: who asks for much waits for
 //               itself.
-//               A commit is bounded by what the disk has to move for it; who asks for more has several.
+//               A commit is bounded by what the disk has to move for it; who asks for more has several. While the store
+//               is shared, that is, has been used by others within a second, each caller has a part of that in a commit,
+//               so that nobody waits for long commits of others: who fills the disk alone has all of it.
 // Order:        a caller's changes are made in the order of its calls. A read sees every change that was acknowledged
 //               before it was asked for; one that is not acknowledged yet, perhaps.
 // Cancellation: a future that is cancelled (or whose awaiting task is) before its turn takes nothing with it: what was
@@ -35,6 +37,7 @@
 #include "troupe/async/future.h"
 #include "troupe/base/counter.h"
 #include "troupe/base/intrusive_list.h"
+#include "troupe/base/monotonic_time.h"
 #include "troupe/loop/event_loop.h"
 #include "troupe/loop/runnable.h"
 #include "troupe/os/os.h"
@@ -48,6 +51,8 @@ struct AsyncStoreOptions {
   size_t mutation_bytes_max = 64 << 20;  // of keys and values
   // What one commit takes, so that it does not keep reads waiting for long.
   TransactionLimits commit;
+  // Which part of that one caller has while the store is shared. One change in any case.
+  size_t shared_part = 16;
   // What one turn of reads takes, so that others do not wait for long, nor the answers hold more than this in memory. One
   // is taken in any case. Rows are keys that a scan has looked at.
   size_t turn_reads_max = 64;
@@ -120,6 +125,10 @@ class AsyncStore {
   template <class Tag>
   void FillReads(Turn& turn, troupe::IntrusiveList<Caller, Tag>& line);
   void FillWrites(Turn& turn);
+  // How many changes of a caller's first write are in its part of the commit that is being filled.
+  size_t InItsPart(const Caller& caller) const;
+  // A caller asks for something.
+  void Asks(const Caller& caller);
   void Begin(std::unique_ptr<Turn> turn);
   void OnTurnDone();
   void Deliver(Turn& turn);
@@ -141,6 +150,8 @@ class AsyncStore {
   size_t mutations_ = 0;
   size_t mutation_bytes_ = 0;
   size_t writing_callers_ = 0;
+  const Caller* last_asker_ = nullptr;
+  troupe::MonotonicTime shared_until_;
   bool checkpoint_due_ = false;
   Kind last_kind_ = Kind::kChanges;        // of turns
   Kind last_other_kind_ = Kind::kChanges;  // that was not kGets
@@ -213,6 +224,9 @@ class AsyncStore::Caller final : public troupe::ListNode<InGets>,
   size_t mutations_ = 0;
   size_t mutation_bytes_ = 0;
   size_t changes_ = 0;  // calls of Apply
+  // In the commit that is being filled.
+  size_t part_mutations_ = 0;
+  size_t part_bytes_ = 0;
 };
 
 }  // namespace kv

@@ -207,6 +207,7 @@ TEST_F(AsyncStoreTest, WhatFollowsInACancelledApplyIsNotMade) {
 TEST_F(AsyncStoreTest, WhoHasHadAPartOfACommitGoesLastInTheNext) {
   AsyncStoreOptions options;
   options.commit.mutations_max = 4;
+  options.shared_part = 1;
   Make(options);
   AsyncStore::Caller greedy(*store_), modest(*store_);
   auto batch = greedy.Apply(std::vector<Mutation>(100, Mutation{"k", "v"}));
@@ -327,6 +328,70 @@ TEST_F(AsyncStoreTest, ChangesOfCallersTakeTurnsAndKeepTheirOwnOrder) {
   EXPECT_THAT(Revisions(own), ElementsAre(2));
   AllTurns();
   for (int i = 1; i < 10; ++i) EXPECT_THAT(Revisions(puts[i]), ElementsAre(i + 2));
+}
+
+// Who fills the disk alone has all of each commit; beside others a sixteenth, so that nobody waits long for its commits.
+TEST_F(AsyncStoreTest, WhoFillsTheDiskHasAPartOfEachCommitWhileOthersUseTheStore) {
+  Make();
+  AsyncStore::Caller greedy(*store_), modest(*store_);
+  const auto puts = [](AsyncStore::Caller& caller, int count, size_t bytes) {
+    std::vector<Mutation> some(static_cast<size_t>(count));
+    for (Mutation& each : some) each = {"k", std::string(bytes, 'v')};
+    return caller.Apply(std::move(some));
+  };
+  std::vector<Future<Applied>> many;
+  for (int i = 0; i < 300; ++i) many.push_back(puts(greedy, 1, 1));
+  Turn();
+  EXPECT_EQ(store_->counters().mutations.value(), 128u) << "alone";
+  auto own = puts(modest, 1, 1);
+  Turn();  // what was under way
+  EXPECT_EQ(store_->counters().mutations.value(), 256u);
+  Turn();
+  EXPECT_EQ(Text(own), "OK");
+  EXPECT_EQ(store_->counters().mutations.value(), 256u + 9);
+  Turn();
+  EXPECT_EQ(store_->counters().mutations.value(), 256u + 9 + 8) << "and for a while";
+  AllTurns();
+  for (const auto& each : many) EXPECT_EQ(Text(each), "OK");
+  // As are those of one Apply, and those of large values.
+  auto get = modest.Get("k");
+  uint64_t before = store_->counters().mutations.value();
+  auto batch = puts(greedy, 100, 1);
+  auto behind = puts(greedy, 1, 1);
+  own = puts(modest, 2, 1);
+  Turn();  // the get
+  Turn();
+  EXPECT_EQ(Text(own), "OK");
+  EXPECT_EQ(Text(batch), "pending");
+  EXPECT_EQ(store_->counters().mutations.value() - before, 8u + 2);
+  AllTurns();
+  EXPECT_EQ(Revisions(batch).back() + 1, Revisions(behind)[0]) << "in its order";
+  before = store_->counters().mutations.value();
+  get = modest.Get("k");
+  batch = puts(greedy, 10, 30'000);
+  auto large = puts(greedy, 1, 500'000);
+  Turn();
+  Turn();
+  EXPECT_EQ(store_->counters().mutations.value() - before, 2u) << "a sixteenth of 1 MiB";
+  AllTurns();
+  EXPECT_EQ(Text(batch), "OK");
+  EXPECT_EQ(Text(large), "OK") << "one in any case";
+}
+
+TEST_F(AsyncStoreTest, WhatFollowsAChangeThatFailsInPartsIsMade) {
+  files_.options().file_bytes_max = 1 << 20;
+  Make();
+  AsyncStore::Caller greedy(*store_), modest(*store_);
+  std::vector<Mutation> some(40);
+  for (size_t i = 0; i < some.size(); ++i) some[i] = {absl::StrCat(i), std::string(60'000, 'v')};
+  auto get = modest.Get("k");
+  auto too_much = greedy.Apply(std::move(some));
+  std::vector<Mutation> one(1);
+  one[0] = {"small", ""};
+  auto behind = greedy.Apply(std::move(one));
+  AllTurns();
+  EXPECT_THAT(Text(too_much), HasSubstr("RESOURCE_EXHAUSTED"));
+  EXPECT_EQ(Text(behind), "OK");
 }
 
 // What nine connections with a thousand cheap-to-ask scans did to everybody else.

@@ -31,7 +31,7 @@ using SharedChange = std::shared_ptr<const Change>;
 // What the log of a feed holds at most. Bytes of keys and values; one change is held in any case.
 struct FeedLimits {
   size_t changes_max = 4096;
-  size_t bytes_max = 2 << 20;
+  size_t bytes_max = 1 << 20;
 };
 
 class ChangeFeed {

@@ -4,6 +4,9 @@
 //
 // Says "listening on ADDRESS" on stdout, one line for each, when it is ready; port 0 takes a free one. SIGTERM or
 // SIGINT drains it: exit code 0.
+#include <malloc.h>
+
+#include <cstddef>
 #include <cstdint>
 #include <iostream>
 #include <memory>
@@ -36,6 +39,7 @@ ABSL_FLAG(bool, check_database, true, "reads the whole file at the start to find
 
 namespace {
 
+constexpr int kLargeBlockBytes = 256 << 10;
 constexpr int64_t kDatabaseMibMax = int64_t{16} << 20;  // 16 TiB, which SQLite cannot exceed with pages of 4 KiB
 
 // Says which flag is wrong, and what would be right.
@@ -62,12 +66,16 @@ troupe::Task<absl::Status> Main(troupe::EventLoop& loop, const std::vector<char*
   options.file_bytes_max = absl::GetFlag(FLAGS_database_mib_max) << 20;
   options.deletions_kept_max = absl::GetFlag(FLAGS_deletions_kept);
   options.check_integrity = absl::GetFlag(FLAGS_check_database);
+  // The largest that is valid, and some more that is told what is wrong with it.
+  constexpr size_t kTooLarge = 64 << 10;
+  const size_t request_bytes_max = options.key_bytes_max + options.value_bytes_max + kTooLarge;
   // Blocks, and there is nobody yet who could mind.
   CO_ASSIGN_OR_RETURN(std::unique_ptr<kv::Store> file, kv::Store::Open(std::move(options)));
   kv::AsyncStore store(loop, std::move(file));
 
   troupe::ServerOptions server_options;
   server_options.listen = absl::GetFlag(FLAGS_listen);
+  server_options.limits.message_bytes_max = request_bytes_max;
   troupe::Server server(loop, std::move(server_options));
   server.Add<kv::v1::KeyValueService>(std::ref(store));
   CO_RETURN_IF_ERROR(co_await server.Start());
@@ -80,6 +88,9 @@ troupe::Task<absl::Status> Main(troupe::EventLoop& loop, const std::vector<char*
 }  // namespace
 
 int main(int argc, char** argv) {
+  // Large values go back to the system when they are freed. Otherwise glibc learns to keep them, and two threads that hand
+  // them to each other leave holes of a few MiB.
+  mallopt(M_MMAP_THRESHOLD, kLargeBlockBytes);
   absl::FlagsUsageConfig usage;
   usage.contains_help_flags = [](absl::string_view file) { return absl::EndsWith(file, "services/kv/main.cc"); };
   absl::SetFlagsUsageConfig(usage);
