@@ -74,6 +74,33 @@ TEST(MessageWeight, ShortMessagesAreLight) {
   EXPECT_TRUE(IsLight(absl::MakeConstSpan(Times(1000, std::string("\xf8\x3e\x00", 3))), FileDescriptorProto(), 1));
 }
 
+// Of which nothing is known but that the program has a type for it.
+TEST(MessageWeight, MessagesOfTheLiteRuntimeWeighAsWhatTheyMayBe) {
+  const auto weighs_more_than = [](const std::string& bytes, size_t most) {
+    return !IsLight(absl::MakeConstSpan(bytes), static_cast<const google::protobuf::Descriptor*>(nullptr), most);
+  };
+  const auto field = [](const std::string& content) {
+    return "\x0a" + std::string(1, static_cast<char>(content.size())) + content;
+  };
+  const std::string many = Times(1000, field(""));
+  EXPECT_TRUE(weighs_more_than(many, 999));
+  EXPECT_FALSE(weighs_more_than(many, 1000));
+  const std::string nested = Times(1000, field(field(field(""))));
+  EXPECT_TRUE(weighs_more_than(nested, 2999));
+  EXPECT_FALSE(weighs_more_than(nested, 3000));
+  const std::string groups = Times(1000, "\x0b\x0c");
+  EXPECT_TRUE(weighs_more_than(groups, 1000));
+  EXPECT_FALSE(weighs_more_than(groups, 1250));
+  // What breaks off is a string, and what was found in it counts no more.
+  const std::string text = field(Times(30, field("")) + "\x07");
+  EXPECT_FALSE(weighs_more_than(Times(1000, text), 1030));
+  EXPECT_FALSE(weighs_more_than("\x0a\x80\x80\x80\x01" + std::string(2 << 20, '\0'), 1));
+  // As deep as may be: not more than the parser goes, and no stack is used up.
+  std::string deep;
+  for (int i = 0; i < 120; ++i) deep = "\x0a" + std::string(1, static_cast<char>(deep.size() & 0x7f)) + deep;
+  EXPECT_FALSE(weighs_more_than(deep, 1000));
+}
+
 TEST(MessageWeight, MalformedMessagesAreLeftToTheParser) {
   const std::string start = Times(2100, std::string("\x1a\x00", 2));
   for (const std::string& end :

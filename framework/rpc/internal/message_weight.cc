@@ -1,6 +1,7 @@
 #include "troupe/rpc/internal/message_weight.h"
 
 #include <cstdint>
+#include <utility>
 
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/message.h"
@@ -23,7 +24,8 @@ constexpr int kDepthMost = 100;     // as the parser has it
 
 class Scale {
  public:
-  explicit Scale(size_t most) : left_(most) {}
+  // `guess`: the type is not known, but the program has one: what may be a message is taken for one.
+  Scale(size_t most, bool guess) : left_(most), guess_(guess) {}
 
   // False: too heavy, or malformed: broken() tells.
   bool Weigh(const char*& at, const char* end, const Descriptor* type, int depth, uint32_t group) {
@@ -36,7 +38,7 @@ class Scale {
       if (wire == WireFormatLite::WIRETYPE_END_GROUP) return number == group ? true : Broken();
       const FieldDescriptor* const field =
           type == nullptr ? nullptr : type->FindFieldByNumber(static_cast<int>(number));
-      if (!Take(field == nullptr ? kUnknown : kScalar)) return false;
+      if (!Take(field == nullptr && !guess_ ? kUnknown : kScalar)) return false;
       switch (wire) {
         case WireFormatLite::WIRETYPE_VARINT: {
           uint64_t value = 0;
@@ -55,13 +57,14 @@ class Scale {
           uint64_t length = 0;
           if (!ReadVarint(at, end, length) || length > static_cast<uint64_t>(end - at)) return Broken();
           const char* const behind = at + length;
+          if (guess_ && !Guess(at, behind, depth)) return false;
           if (field != nullptr && !WeighDelimited(*field, at, behind, depth)) return false;
           at = behind;
           break;
         }
         case WireFormatLite::WIRETYPE_START_GROUP: {
           const bool known = field != nullptr && field->type() == FieldDescriptor::TYPE_GROUP;
-          if (!Take(known ? kObject : kUnknownGroup - kUnknown)) return false;
+          if (!Take(known || guess_ ? kObject : kUnknownGroup - kUnknown)) return false;
           if (!Weigh(at, end, known ? field->message_type() : nullptr, depth + 1, number)) return false;
           break;
         }
@@ -80,6 +83,15 @@ class Scale {
       return Take(kObject - kScalar) && Weigh(at, end, field.message_type(), depth + 1, 0);
     }
     return Take(static_cast<size_t>(end - at) / kPackedBytes * kScalar);
+  }
+
+  bool Guess(const char* at, const char* end, int depth) {
+    if (!Take(kObject - kScalar)) return false;
+    const size_t left = left_;
+    if (Weigh(at, end, nullptr, depth + 1, 0)) return true;
+    if (!std::exchange(broken_, false)) return false;
+    left_ = left;  // a string
+    return true;
   }
 
   static bool ReadVarint(const char*& at, const char* end, uint64_t& value) {
@@ -102,6 +114,7 @@ class Scale {
   }
 
   size_t left_;
+  const bool guess_;
   bool broken_ = false;
 };
 
@@ -110,10 +123,13 @@ class Scale {
 bool IsLight(absl::Span<const char> bytes, const google::protobuf::MessageLite& message, size_t most) {
   if (bytes.size() < kLightMessageBytes || most == SIZE_MAX) return true;
   const auto* const full = dynamic_cast<const google::protobuf::Message*>(&message);
-  if (full == nullptr) return true;
-  Scale scale(most > SIZE_MAX / 4 ? SIZE_MAX : 4 * most);
+  return IsLight(bytes, full == nullptr ? nullptr : full->GetDescriptor(), most);
+}
+
+bool IsLight(absl::Span<const char> bytes, const Descriptor* type, size_t most) {
+  Scale scale(most > SIZE_MAX / 4 ? SIZE_MAX : 4 * most, /*guess=*/type == nullptr);
   const char* at = bytes.data();
-  return scale.Weigh(at, at + bytes.size(), full->GetDescriptor(), 0, 0) || scale.broken();
+  return scale.Weigh(at, at + bytes.size(), type, 0, 0) || scale.broken();
 }
 
 }  // namespace troupe::internal

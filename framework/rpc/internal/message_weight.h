@@ -9,6 +9,7 @@
 #include <cstddef>
 
 #include "absl/types/span.h"
+#include "google/protobuf/descriptor.h"
 #include "google/protobuf/message_lite.h"
 
 namespace troupe::internal {
@@ -18,8 +19,11 @@ inline constexpr size_t kLightMessageBytes = 4 << 10;
 
 // False: `bytes`, parsed into `message`, would come to more than `most`. A field of a known message or string counts
 // one, as do sixteen bytes of packed ones; other known fields count a quarter; unknown ones count four, and an unknown
-// group twelve. Of types for the lite runtime nothing is known. Bytes that are malformed are light: parsing will tell.
+// group twelve. Of types for the lite runtime nothing is known: all fields count as known ones, and what stands in them
+// and may be a message as that message. Bytes that are malformed are light: parsing will tell.
 bool IsLight(absl::Span<const char> bytes, const google::protobuf::MessageLite& message, size_t most);
+// The same by the type, null for one of the lite runtime, of however few bytes.
+bool IsLight(absl::Span<const char> bytes, const google::protobuf::Descriptor* type, size_t most);
 
 }  // namespace troupe::internal
 
